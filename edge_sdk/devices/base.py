@@ -1,0 +1,70 @@
+"""The device protocol: transport only. What runs there is a runner of ``runtimes/``."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, ClassVar
+
+from edge_sdk.schema.report import ReportDevice
+from edge_sdk.schema.request import RunRequest
+
+
+class Device(ABC):
+    """A place where bundles run, named by a URI: ``local``, ``ssh://[user@]host[:port]``, ``adb://[serial]``.
+
+    Use it as a context manager: leaving it closes the link and leaves the device clean.
+    """
+
+    scheme: ClassVar[str]
+    uri: str
+
+    @abstractmethod
+    def describe(self) -> ReportDevice:
+        """Model, SoC, operating system and ABI, as the device tells them.
+
+        Raises:
+            DeviceError: It does not answer.
+        """
+
+    @abstractmethod
+    def push(self, path: Path) -> str:
+        """Brings a file or folder to the device and returns its path there.
+
+        Content-addressed: nothing is sent where the same hash lies.
+        """
+
+    @abstractmethod
+    def run(self, runtime: str, request: RunRequest) -> Iterator[dict[str, Any]]:
+        """Starts the runner of ``runtime`` and yields its messages until ``result``.
+
+        Raises:
+            DeviceError: The runner failed, fell silent or answered something else than the protocol.
+        """
+
+    @abstractmethod
+    def scratch(self, name: str) -> str:
+        """A path on the device for a file that the runner writes, removed on ``close``."""
+
+    @abstractmethod
+    def pull(self, remote: str, local: Path) -> None:
+        """Brings a file that the runner wrote to the host."""
+
+    @abstractmethod
+    def lock(self, owner: str) -> AbstractContextManager[None]:
+        """Holds the device for one measurement at a time.
+
+        Raises:
+            DeviceError: Another holds it.
+        """
+
+    def close(self) -> None:
+        """Removes what this session left on the device and closes the link."""
+
+    def __enter__(self) -> Device:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

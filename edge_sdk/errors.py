@@ -1,0 +1,72 @@
+"""The errors that Edge SDK raises on purpose.
+
+```
+EdgeSdkError                      exit code 1
+├── TargetError                   a profile that is unknown, broken or hostile
+├── ModelError                    a model that cannot be found, loaded or exported
+├── UnsupportedError              the target, runtime or quantizer does not allow what was asked
+├── MissingDependencyError        a package that is not installed; names the extra
+├── BundleError                   a bundle that is damaged, hostile or of another schema version
+├── StorageError                  the disk is full, read-only or not ours to write
+├── DeviceError                   exit code 3: the device or the program on it failed
+└── GateError                     exit code 4: a result missed a limit that the user set
+```
+
+Every message says what failed, what was found, what was expected and what to do next. Errors of
+other libraries are mapped to these once, where they enter, with ``raise ... from error``.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class EdgeSdkError(Exception):
+    """Root of the tree. ``exit_code`` is what the command line ends with."""
+
+    exit_code = 1
+
+
+class TargetError(EdgeSdkError):
+    """A target profile is unknown, broken or hostile."""
+
+
+class ModelError(EdgeSdkError):
+    """A model cannot be found, loaded or exported."""
+
+
+class UnsupportedError(EdgeSdkError):
+    """The target, the runtime or the quantizer does not allow what was asked."""
+
+
+class MissingDependencyError(EdgeSdkError):
+    """A package that this step needs is not installed."""
+
+
+class BundleError(EdgeSdkError):
+    """A bundle is damaged, hostile or of another schema version."""
+
+
+class StorageError(EdgeSdkError):
+    """A file cannot be written: the disk is full, read-only or not ours."""
+
+
+class DeviceError(EdgeSdkError):
+    """The device, or the program that runs on it, failed."""
+
+    exit_code = 3
+
+
+class GateError(EdgeSdkError):
+    """A result missed a limit that the user set."""
+
+    exit_code = 4
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
+    """The message for a name that is in no table: the nearest match, then all that are known."""
+    known = sorted(known)
+    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+    hint = f" Did you mean '{nearest[0]}'?" if nearest else ""
+    return f"unknown {kind} '{name}'.{hint} Known: {', '.join(known) or 'none'}."

@@ -1,0 +1,173 @@
+"""``report.json``: what was measured, with its conditions. A missing figure carries its reason."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from edge_sdk.schema._base import Frozen
+from edge_sdk.schema.manifest import Fallback, ModelRef, Rewrite, Selection, SkippedLayer
+
+REPORT_VERSION = 1
+
+
+class Unavailable(Frozen):
+    """Stands where a figure could not be had."""
+
+    unavailable: str
+
+
+class ReportRuntime(Frozen):
+    """The runtime that ran, with the version the device reported."""
+
+    name: str
+    version: str
+    delegate: str
+    selection: Selection | None = None
+
+
+class ReportQuantization(Frozen):
+    """The method and every layer left in a higher precision."""
+
+    method: str
+    skipped: list[SkippedLayer] = []
+
+
+class ReportDevice(Frozen):
+    """Where it ran, as the device describes itself."""
+
+    uri: str
+    model: str
+    soc: str
+    os: str
+    abi: str
+
+
+class ReportBundle(Frozen):
+    """Which bundle ran. ``sha256`` is that of its manifest, ``size_bytes`` that of its programs."""
+
+    path: str
+    sha256: str
+    size_bytes: int
+
+
+class Latency(Frozen):
+    """Milliseconds of one inference: every part once, in order. ``ci95`` is that of the median."""
+
+    unit: Literal["ms"] = "ms"
+    p50: float
+    p90: float
+    p99: float
+    mean: float
+    std: float
+    min: float
+    max: float
+    ci95: tuple[float, float]
+    samples: int
+    warmup: int
+    first: float
+    load: float
+    parts: dict[str, float] = {}
+
+
+class Memory(Frozen):
+    """Resident set of the runner's process in MiB: at its peak, before the model was loaded, between."""
+
+    unit: Literal["MiB"] = "MiB"
+    peak: float
+    baseline: float
+    model: float
+    method: str
+
+
+class Energy(Frozen):
+    """Millijoules of one inference over idle."""
+
+    unit: Literal["mJ"] = "mJ"
+    per_inference: float
+    ci95: tuple[float, float]
+    idle_mw: float
+    method: str
+
+
+class Numerics(Frozen):
+    """Distance of the device's outputs from the reference, worst part: see `edge_sdk.profiling.numerics`.
+
+    ``sqnr_db`` is None where the outputs are equal to the last bit.
+    """
+
+    cosine: float
+    max_abs_err: float
+    sqnr_db: float | None
+    reference: str
+
+
+class Conditions(Frozen):
+    """Under what conditions the figures were taken. None means that the device does not tell."""
+
+    throttled: bool | None = None
+    charging: bool | None = None
+    governor: str | None = None
+    temperature_c: float | None = None
+    threads: int | None = None
+    affinity: list[int] | None = None
+    load_average: float | None = None
+    warnings: list[str] = []
+
+
+class ReportPartition(Frozen):
+    """Operator nodes that the delegate took, in how many pieces, and what it left and why."""
+
+    delegated: int
+    pieces: int
+    fallback: list[Fallback] = []
+    rewrites: list[Rewrite] = []
+
+
+class Roofline(Frozen):
+    """Multiply-accumulates and bytes of one inference, and the time they need at the target's peaks.
+
+    ``fraction`` is ``bound_ms / p50``: how much of the bound the measurement reaches.
+    """
+
+    macs: int
+    bytes: int
+    bound_ms: float | Unavailable
+    fraction: float | Unavailable
+
+
+class Tag(Frozen):
+    """A label and its score."""
+
+    label: str
+    score: float
+
+
+class Prediction(Frozen):
+    """What the model says of one input: in FP32 on the host and by the bundle on the device."""
+
+    input: str
+    fp32: list[Tag]
+    device: list[Tag]
+
+
+class Report(Frozen):
+    """``report.json``."""
+
+    schema_version: Literal[1] = REPORT_VERSION
+    created: str
+    model: ModelRef
+    target: str
+    runtime: ReportRuntime
+    quantization: ReportQuantization
+    device: ReportDevice
+    bundle: ReportBundle
+    latency: Latency
+    throughput_per_s: float
+    memory: Memory | Unavailable
+    energy: Energy | Unavailable
+    numerics: Numerics
+    accuracy: dict[str, float] | None
+    conditions: Conditions
+    partition: ReportPartition
+    roofline: Roofline
+    predictions: list[Prediction] | None = None

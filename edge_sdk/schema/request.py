@@ -1,0 +1,60 @@
+"""What the host tells a runner, as one JSON file. ``docs/runner-protocol.md`` describes both sides."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from edge_sdk.schema._base import Frozen
+
+PROTOCOL_VERSION = 1
+
+
+class Timing(Frozen):
+    """When to start counting and when to stop.
+
+    The runner warms up until the median of successive blocks moves by less than ``steady_within``
+    or ``warmup_max_s`` has passed. It then measures until ``min_runs`` and ``min_time_s`` are both
+    reached and the 95 % interval of the median is narrower than ``ci_within`` of the median, or
+    until ``max_time_s``.
+    """
+
+    warmup_min_runs: int = Field(default=5, ge=0)
+    warmup_max_s: float = Field(default=5.0, ge=0)
+    steady_within: float = Field(default=0.02, gt=0)
+    min_runs: int = Field(default=50, ge=1)
+    min_time_s: float = Field(default=1.0, ge=0)
+    max_time_s: float = Field(default=10.0, gt=0)
+    ci_within: float = Field(default=0.02, gt=0)
+
+
+class PartRequest(Frozen):
+    """A part to load. Paths are the device's own, relative to the bundle folder."""
+
+    name: str
+    program: str
+    entry: str
+    inputs: list[str]
+    outputs: list[str]
+
+
+class RunRequest(Frozen):
+    """``request.json``. Paths are the device's own.
+
+    ``reference`` is a ``.npz`` with ``PART/inputs/NAME`` and ``PART/outputs/NAME``, each with a
+    leading sample dimension. ``inputs``, where given, is a ``.npz`` with ``PART/inputs/NAME``; its
+    outputs are written to ``outputs`` as ``PART/outputs/NAME``. The first sample of ``reference``
+    is what the timed runs are fed with.
+    """
+
+    protocol_version: Literal[1] = PROTOCOL_VERSION
+    bundle: str
+    parts: list[PartRequest]
+    reference: str
+    inputs: str | None = None
+    outputs: str | None = None
+    threads: int | None = Field(default=None, ge=1)
+    affinity: list[int] | None = None
+    options: dict[str, str | int | float | bool] = {}
+    timing: Timing | None = Timing()
