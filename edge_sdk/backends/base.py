@@ -20,6 +20,10 @@ class Backend(ABC):
     """The pip extra that installs what ``requires`` names."""
     requires: ClassVar[tuple[str, ...]]
     """Modules that compiling needs."""
+    runner_requires: ClassVar[tuple[str, ...]] = ()
+    """Modules that the runner needs where it runs; empty: those that compiling needs."""
+    delegates: ClassVar[frozenset[str]]
+    """Delegates of the runtime that it can lower for."""
     packages: ClassVar[tuple[str, ...]]
     """Distributions whose versions belong in the cache key."""
     graphs: ClassVar[frozenset[Graph]]

@@ -6,8 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
+from edge_sdk.schema.messages import Message
 from edge_sdk.schema.report import ReportDevice
 from edge_sdk.schema.request import RunRequest
 
@@ -37,11 +38,12 @@ class Device(ABC):
         """
 
     @abstractmethod
-    def run(self, runtime: str, request: RunRequest) -> Iterator[dict[str, Any]]:
+    def run(self, runtime: str, request: RunRequest) -> Iterator[Message]:
         """Starts the runner of ``runtime`` and yields its messages until ``result``.
 
         Raises:
             DeviceError: The runner failed, fell silent or answered something else than the protocol.
+            MissingDependencyError: The runtime is not installed on the device.
         """
 
     @abstractmethod

@@ -3,68 +3,72 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from edge_sdk.models.base import Sample
-from edge_sdk.schema.manifest import (
-    Cost,
-    Partition,
-    PartSpec,
-    Quantization,
-    Rewrite,
-    RuntimeRef,
-    SkippedLayer,
-    TensorSpec,
-)
+from edge_sdk.schema.manifest import Partition, PartSpec, Quantization, Rewrite, RuntimeRef, TensorSpec
 
 if TYPE_CHECKING:
     import onnx
     import torch
 
+    from edge_sdk.models.base import Sample
+
 
 @dataclass(frozen=True)
 class Graph:
-    """One part as a graph: a PyTorch exported program, or an ONNX model.
+    """One part as a graph: of PyTorch's core operators, or of ONNX. Exactly one of the two is set.
 
-    ``dynamic_shapes`` is what `torch.export.export` was given, so that a rewritten module can be
-    exported again; ``layers`` maps nothing by itself: quantizers name layers by graph node.
+    Attributes:
+        name: The part's name.
+        inputs: What goes in, in positional order.
+        outputs: What comes out, in order.
+        torch: The graph module; called with positional tensors, it gives a tensor or a tuple.
+        example_inputs: The tensors that the graph was captured with.
+        dynamic_shapes: What `torch.export.export` needs to export ``torch`` again, None where all is static.
+        onnx: The ONNX model.
     """
 
     name: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    torch: torch.export.ExportedProgram | None = None
-    onnx: onnx.ModelProto | None = None
+    torch: torch.fx.GraphModule | None = None
+    example_inputs: tuple[torch.Tensor, ...] = ()
     dynamic_shapes: Any = None
+    onnx: onnx.ModelProto | None = None
 
 
 @dataclass(frozen=True)
 class Captured:
-    """The model as graphs, with the rewrites applied so far."""
+    """The model as graphs, with the rewrites applied so far and the multiply-accumulates of one inference."""
 
     graphs: tuple[Graph, ...]
-    cost: Cost
+    macs: int
     rewrites: tuple[Rewrite, ...] = ()
 
 
 @dataclass(frozen=True)
 class Quantized:
-    """Graphs after quantization. ``deferred`` names a method that the backend applies to the ONNX graph."""
+    """Graphs after quantization.
+
+    ``on_onnx`` is the quantizer where it is still to be applied, to the ONNX graph that the backend
+    makes; ``calibration`` is what it may need then. ``enabled`` names the rewrites that are switched on.
+    """
 
     graphs: tuple[Graph, ...]
     quantization: Quantization
     rewrites: tuple[Rewrite, ...] = ()
-    deferred: Any = None
+    on_onnx: Any = None
     calibration: Sequence[Sample] = ()
+    enabled: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
 class Lowered:
-    """Program files and what became of the graph on the way."""
+    """Program files by path in the bundle, and what became of the graph on the way."""
 
     files: Mapping[str, bytes]
     parts: tuple[PartSpec, ...]
     runtime: RuntimeRef
+    quantization: Quantization
     partition: Partition
-    skipped: tuple[SkippedLayer, ...] = field(default=())

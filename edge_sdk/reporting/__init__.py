@@ -1,0 +1,1 @@
+"""What was measured, made readable: tables for the terminal."""

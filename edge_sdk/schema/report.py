@@ -111,6 +111,7 @@ class Conditions(Frozen):
     threads: int | None = None
     affinity: list[int] | None = None
     load_average: float | None = None
+    cpu_mhz: float | None = None
     warnings: list[str] = []
 
 

@@ -30,7 +30,7 @@ class Timing(Frozen):
 
 
 class PartRequest(Frozen):
-    """A part to load. Paths are the device's own, relative to the bundle folder."""
+    """A part to load. ``program`` is relative to the bundle folder."""
 
     name: str
     program: str
@@ -40,12 +40,16 @@ class PartRequest(Frozen):
 
 
 class RunRequest(Frozen):
-    """``request.json``. Paths are the device's own.
+    """``request.json``.
+
+    ``bundle``, ``inputs`` and ``outputs`` are absolute paths of the device; ``reference`` and each
+    part's ``program`` are relative to ``bundle`` and must not lead out of it.
 
     ``reference`` is a ``.npz`` with ``PART/inputs/NAME`` and ``PART/outputs/NAME``, each with a
-    leading sample dimension. ``inputs``, where given, is a ``.npz`` with ``PART/inputs/NAME``; its
-    outputs are written to ``outputs`` as ``PART/outputs/NAME``. The first sample of ``reference``
-    is what the timed runs are fed with.
+    leading sample dimension. ``inputs``, where given, is a ``.npz`` with ``PART/inputs/NAME``. The
+    runner runs every sample of both and writes ``outputs``, one ``.npz`` with
+    ``reference/PART/outputs/NAME`` and ``inputs/PART/outputs/NAME``. Each part is timed with its
+    first sample of ``reference``. ``timing`` None means no timing, only the samples.
     """
 
     protocol_version: Literal[1] = PROTOCOL_VERSION

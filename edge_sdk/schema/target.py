@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from edge_sdk.schema._base import Frozen, Precision, Transport
 
@@ -55,7 +57,7 @@ class RuntimeRule(Frozen):
     precisions: list[Precision] = Field(min_length=1)
     shapes: Literal["static", "dynamic"]
     threads: int | None = Field(default=None, ge=1)
-    cpus: list[int] | None = None
+    cpus: list[Annotated[int, Field(ge=0)]] | None = None
     options: dict[str, str | int | float | bool] = {}
     operators: OperatorRules = OperatorRules()
     note: str | None = None
@@ -79,7 +81,8 @@ class Thermal(Frozen):
 class Target(Frozen):
     """A target profile, as `edge_sdk.schema.load_target` reads it from YAML.
 
-    ``runtimes`` stand in order of preference.
+    ``runtimes`` stand in order of preference. ``device_models`` are parts of the model name that such
+    a device tells of itself; an empty list: any machine of the right system and ABI will do.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -88,6 +91,7 @@ class Target(Frozen):
     soc: str
     os: Literal["linux", "android", "any"]
     abi: list[Literal["x86_64", "aarch64", "arm64-v8a"]] = Field(min_length=1)
+    device_models: list[Annotated[str, Field(min_length=3)]] = []
     memory: Memory
     units: list[ComputeUnit] = Field(min_length=1)
     runtimes: list[RuntimeRule] = Field(min_length=1)
@@ -97,24 +101,57 @@ class Target(Frozen):
     transports: list[Transport] = Field(min_length=1)
     notes: list[str] = []
 
-    @field_validator("units")
+    @model_validator(mode="wrap")
     @classmethod
-    def _unit_names_differ(cls, units: list[ComputeUnit]) -> list[ComputeUnit]:
-        names = [unit.name for unit in units]
-        if len(set(names)) != len(names):
-            raise ValueError(f"two units have the same name: {names}")
-        return units
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Target:
-        units = {unit.name for unit in self.units}
-        for rule in self.runtimes:
-            if rule.unit not in units:
-                raise ValueError(f"runtime '{rule.name}' names the unit '{rule.unit}'; known: {sorted(units)}")
-        if self.transport not in self.transports:
-            raise ValueError(f"transport '{self.transport}' is not among transports {self.transports}")
-        return self
+    def _consistent(cls, data: Any, handler: ModelWrapValidatorHandler[Target]) -> Target:
+        """Checks the keys against each other as well when some of them are wrong, so that all faults show at once."""
+        faults = _inconsistencies(data) if isinstance(data, Mapping) else []
+        try:
+            target = handler(data)
+        except ValidationError as error:
+            faults = [*(InitErrorDetails(**_details(fault)) for fault in error.errors(include_url=False)), *faults]
+        else:
+            if not faults:
+                return target
+        raise ValidationError.from_exception_data(cls.__name__, faults)
 
     def unit(self, name: str) -> ComputeUnit:
         """The compute unit of that name (a validated profile has every unit that its runtimes name)."""
         return next(unit for unit in self.units if unit.name == name)
+
+
+def _details(fault: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: fault[key] for key in ("type", "loc", "input", "ctx") if key in fault}
+
+
+def _inconsistencies(data: Mapping[str, Any]) -> list[InitErrorDetails]:
+    """Keys that contradict each other, in data that may be wrong in other ways too."""
+    faults: list[InitErrorDetails] = []
+
+    def fault(message: str, found: Any, *loc: str | int) -> None:
+        kind = PydanticCustomError("inconsistent", "{message}", {"message": message})
+        faults.append(InitErrorDetails(type=kind, loc=loc, input=found))
+
+    units: list[str] = []
+    for index, unit in _mappings(data.get("units")):
+        if unit.get("name") in units:
+            fault("another unit has this name", unit["name"], "units", index, "name")
+        units.append(unit.get("name", ""))
+    rules: list[tuple[Any, Any]] = []
+    for index, rule in _mappings(data.get("runtimes")):
+        if units and rule.get("unit", units[0]) not in units:
+            known = ", ".join(map(str, units))
+            fault(f"no unit has this name; known: {known}", rule["unit"], "runtimes", index, "unit")
+        key = (rule.get("name"), rule.get("delegate"))
+        if key in rules:
+            fault(f"runtime '{key[0]}' with delegate '{key[1]}' is there twice", rule, "runtimes", index)
+        rules.append(key)
+    transport, transports = data.get("transport"), data.get("transports")
+    if transport is not None and isinstance(transports, list) and transport not in transports:
+        fault(f"not among the transports {', '.join(map(str, transports))}", transport, "transport")
+    return faults
+
+
+def _mappings(value: Any) -> list[tuple[int, Mapping[str, Any]]]:
+    items = enumerate(value) if isinstance(value, list) else ()
+    return [(index, item) for index, item in items if isinstance(item, Mapping)]

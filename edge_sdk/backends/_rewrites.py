@@ -1,0 +1,202 @@
+"""Graph rewrites on PyTorch graphs: into what delegates take whole. Each is checked numerically.
+
+A rewrite is a function that edits a graph module in place and returns how often it applied.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import torch
+from torch.fx import GraphModule, Node
+
+from edge_sdk.errors import ModelError
+from edge_sdk.pipeline.capture import flat_outputs
+from edge_sdk.pipeline.values import Captured, Graph
+from edge_sdk.schema.manifest import Rewrite
+
+_aten = torch.ops.aten
+_TOLERANCE = 1e-3
+
+RewriteFunction = Callable[[GraphModule], int]
+
+
+def apply_rewrites(captured: Captured, table: Mapping[str, RewriteFunction], enabled: frozenset[str]) -> Captured:
+    """Applies the enabled rewrites of a table in its order.
+
+    Args:
+        captured: PyTorch graphs; they are not touched.
+        table: Name to function, in the order to apply them.
+        enabled: Names to apply.
+
+    Raises:
+        ModelError: A rewrite moved an output by more than 0.1 % of the largest output.
+    """
+    graphs, done = [], list(captured.rewrites)
+    counts: dict[str, list[tuple[int, float]]] = {name: [] for name in table if name in enabled}
+    for graph in captured.graphs:
+        module = copy.deepcopy(graph.torch)
+        assert module is not None
+        before = _run(module, graph)
+        for name, results in counts.items():
+            if not (count := table[name](module)):
+                continue
+            module.graph.eliminate_dead_code()
+            module.delete_all_unused_submodules()
+            module.recompile()
+            after = _run(module, graph)
+            results.append((count, _check(name, graph.name, before, after)))
+            before = after
+        graphs.append(replace(graph, torch=module))
+    for name, results in counts.items():
+        if results:
+            total, worst = sum(count for count, _ in results), max(error for _, error in results)
+            done.append(Rewrite(name=name, count=total, max_abs_err=worst))
+    return replace(captured, graphs=tuple(graphs), rewrites=tuple(done))
+
+
+def _run(module: GraphModule, graph: Graph) -> list[torch.Tensor]:
+    with torch.no_grad():
+        return flat_outputs(module(*graph.example_inputs))
+
+
+def _check(name: str, part: str, before: list[torch.Tensor], after: list[torch.Tensor]) -> float:
+    worst = 0.0
+    for old, new in zip(before, after, strict=True):
+        error = float((old.double() - new.double()).abs().max()) if old.numel() else 0.0
+        if not error <= _TOLERANCE * max(float(old.double().abs().max()) if old.numel() else 0.0, 1e-6):
+            raise ModelError(
+                f"the graph rewrite '{name}' moved an output of part '{part}' by {error:.3g}; compile with "
+                "--no-rewrites and report the model."
+            )
+        worst = max(worst, error)
+    return worst
+
+
+def drop_identities(module: GraphModule) -> int:
+    """Removes operators that do nothing at inference: dropout, contiguous copies, detach."""
+    nothing = {
+        _aten.dropout.default,
+        _aten.feature_dropout.default,
+        _aten.contiguous.default,
+        _aten.detach.default,
+        _aten.alias.default,
+    }
+    count = 0
+    for node in _calls(module, nothing):
+        if node.target is _aten.dropout.default and node.args[2]:
+            continue
+        node.replace_all_uses_with(node.args[0])
+        module.graph.erase_node(node)
+        count += 1
+    return count
+
+
+def fold_batch_norm(module: GraphModule) -> int:
+    """Folds batch normalisation in evaluation mode into the convolution before it."""
+    count = 0
+    for node in _calls(module, {_aten.batch_norm.default}):
+        conv = node.args[0]
+        if not isinstance(conv, Node) or conv.target not in _CONVOLUTIONS or len(conv.users) != 1 or node.args[5]:
+            continue
+        constants = [_constant(module, argument) for argument in (conv.args[1], *node.args[1:5])]
+        bias_node = conv.args[2] if len(conv.args) > 2 else None
+        bias = _constant(module, bias_node)
+        shared = isinstance(conv.args[1], Node) and len(conv.args[1].users) != 1
+        if any(value is None for value in constants) or (bias_node is not None and bias is None) or shared:
+            continue
+        weight, gamma, beta, mean, variance = constants
+        scale = gamma / torch.sqrt(variance + node.args[7])
+        new_weight = weight * scale.reshape(-1, *[1] * (weight.dim() - 1))
+        new_bias = beta + ((bias if bias is not None else 0.0) - mean) * scale
+        name = str(conv.args[1].target)  # type: ignore[union-attr]
+        base = name.removesuffix(".weight")
+        with module.graph.inserting_before(conv):
+            weight_node = _add_constant(module, f"{base}_folded", "weight", new_weight, conv.args[1])
+            folded_bias = _add_constant(module, f"{base}_folded", "bias", new_bias, conv.args[1])
+        conv.args = (conv.args[0], weight_node, folded_bias, *conv.args[3:])
+        node.replace_all_uses_with(conv)
+        module.graph.erase_node(node)
+        count += 1
+    return count
+
+
+def mean_to_average_pool(module: GraphModule) -> int:
+    """Turns a mean over height and width into an average pool to one pixel."""
+    count = 0
+    for node in _calls(module, {_aten.mean.dim}):
+        source, dims = node.args[0], node.args[1]
+        value = source.meta.get("val") if isinstance(source, Node) else None
+        if value is None or value.dim() != 4 or node.kwargs.get("dtype") is not None:
+            continue
+        if sorted(dim % 4 for dim in dims) != [2, 3]:  # type: ignore[union-attr]
+            continue
+        with module.graph.inserting_before(node):
+            pool = module.graph.call_function(_aten.adaptive_avg_pool2d.default, (source, [1, 1]))
+            pool.meta = {**node.meta, "val": value.new_empty((*value.shape[:2], 1, 1))}
+            result = pool
+            if not (len(node.args) > 2 and node.args[2]):
+                result = module.graph.call_function(_aten.flatten.using_ints, (pool, 1))
+                result.meta = dict(node.meta)
+        node.replace_all_uses_with(result)
+        module.graph.erase_node(node)
+        count += 1
+    return count
+
+
+def fold_symmetric_padding(module: GraphModule) -> int:
+    """Moves zero padding, equal on both sides, into the convolution behind it."""
+    count = 0
+    for node in _calls(module, {_aten.pad.default, _aten.constant_pad_nd.default}):
+        pads = list(node.args[1])  # type: ignore[arg-type]
+        users = list(node.users)
+        if len(pads) != 4 or pads[0] != pads[1] or pads[2] != pads[3] or min(pads) < 0 or not _pads_zeros(node):
+            continue
+        if not users or any(user.target is not _aten.conv2d.default or user.args[0] is not node for user in users):
+            continue
+        for user in users:
+            arguments = [*user.args, *[None, [1, 1], [0, 0], [1, 1], 1][len(user.args) - 2 :]]
+            padding = arguments[4]
+            arguments[4] = [padding[0] + pads[2], padding[1] + pads[0]]  # type: ignore[index]
+            arguments[0] = node.args[0]
+            user.args = tuple(arguments)
+        count += 1
+    return count
+
+
+_CONVOLUTIONS = {_aten.conv1d.default, _aten.conv2d.default}
+
+
+def _calls(module: GraphModule, targets: set) -> list[Node]:
+    return [node for node in module.graph.nodes if node.op == "call_function" and node.target in targets]
+
+
+def _pads_zeros(node: Node) -> bool:
+    if node.target is _aten.constant_pad_nd.default:
+        return (node.args[2] if len(node.args) > 2 else 0) == 0
+    mode = node.args[2] if len(node.args) > 2 else "constant"
+    return mode == "constant" and ((node.args[3] if len(node.args) > 3 else 0) or 0) == 0
+
+
+def _constant(module: GraphModule, argument: object) -> torch.Tensor | None:
+    if not isinstance(argument, Node) or argument.op != "get_attr":
+        return None
+    value: object = module
+    for step in str(argument.target).split("."):
+        value = getattr(value, step)
+    return value.detach() if isinstance(value, torch.Tensor) else None
+
+
+def _add_constant(module: GraphModule, path: str, name: str, value: torch.Tensor, like: object) -> Node:
+    """A parameter ``path.name`` and the node that reads it, at the graph's insertion point."""
+    owner = module
+    for step in path.split("."):
+        if not hasattr(owner, step):
+            owner.add_module(step, torch.nn.Module())
+        owner = getattr(owner, step)
+    owner.register_parameter(name, torch.nn.Parameter(value, requires_grad=False))
+    node = module.graph.get_attr(f"{path}.{name}")
+    node.meta["val"] = like.meta["val"].new_empty(value.shape)  # type: ignore[attr-defined]
+    return node

@@ -1,0 +1,116 @@
+"""Lowers PyTorch graphs to one ExecuTorch program, a method for each part, through XNNPACK."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, ClassVar
+
+from edge_sdk.backends.base import Backend, Graph
+from edge_sdk.errors import ModelError
+
+if TYPE_CHECKING:
+    from edge_sdk.pipeline.values import Captured, Lowered, Quantized
+    from edge_sdk.schema.target import RuntimeRule
+
+logger = logging.getLogger(__name__)
+
+PROGRAM = "model.pte"
+
+
+class ExecuTorchBackend(Backend):
+    """ExecuTorch; the delegate is XNNPACK."""
+
+    name: ClassVar[str] = "executorch"
+    extra: ClassVar[str] = "executorch"
+    requires: ClassVar[tuple[str, ...]] = ("torch", "executorch", "torchao")
+    packages: ClassVar[tuple[str, ...]] = ("torch", "executorch", "torchao")
+    graphs: ClassVar[frozenset[Graph]] = frozenset({"torch"})
+    delegates: ClassVar[frozenset[str]] = frozenset({"xnnpack"})
+    quantizers: ClassVar[dict[str, Graph]] = {
+        "fp32": "torch",
+        "fp16": "torch",
+        "int8-dynamic": "torch",
+        "int8-static": "torch",
+        "int4-weight": "torch",
+    }
+    rewrites: ClassVar[dict[str, str]] = {
+        "drop_identities": "removes dropout, contiguous copies and the like",
+        "fold_batch_norm": "folds batch normalisation into the convolution before it",
+        "mean_to_average_pool": "a mean over height and width becomes an average pool, which XNNPACK takes",
+        "fold_symmetric_padding": "moves zero padding into the convolution behind it",
+    }
+
+    def rewrite(self, captured: Captured, enabled: frozenset[str]) -> Captured:
+        """Rewrites the graph into what XNNPACK takes."""
+        from edge_sdk.backends import _rewrites
+
+        return _rewrites.apply_rewrites(captured, {name: getattr(_rewrites, name) for name in self.rewrites}, enabled)
+
+    def lower(self, quantized: Quantized, rule: RuntimeRule) -> Lowered:
+        """One ``.pte`` with a method for each part.
+
+        Raises:
+            ModelError: ExecuTorch refuses the graph.
+        """
+        from importlib.metadata import version
+
+        import torch
+        from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+        from executorch.exir import to_edge_transform_and_lower
+
+        from edge_sdk.backends.executorch._partition import Reasons, report
+        from edge_sdk.pipeline.values import Lowered
+        from edge_sdk.schema.manifest import PartSpec, RuntimeRef
+
+        programs = {}
+        for graph in quantized.graphs:
+            with torch.no_grad():
+                assert graph.torch is not None
+                programs[graph.name] = _without_history(
+                    torch.export.export(
+                        graph.torch, graph.example_inputs, dynamic_shapes=graph.dynamic_shapes, strict=False
+                    )
+                )
+        with Reasons() as reasons:
+            try:
+                edge = to_edge_transform_and_lower(
+                    programs, partitioner={name: [XnnpackPartitioner()] for name in programs}
+                )
+                program = edge.to_executorch()
+            except Exception as error:
+                first = (str(error).strip().splitlines() or ["no message"])[0][:300]
+                raise ModelError(
+                    f"ExecuTorch cannot lower the model: {type(error).__name__}: {first}. "
+                    "Try --runtime onnxruntime, or another quantizer."
+                ) from error
+        exported = {graph.name: edge.exported_program(graph.name) for graph in quantized.graphs}
+        return Lowered(
+            files={PROGRAM: bytes(program.buffer)},
+            parts=tuple(
+                PartSpec(
+                    name=graph.name,
+                    program=PROGRAM,
+                    entry=graph.name,
+                    inputs=list(graph.inputs),
+                    outputs=list(graph.outputs),
+                )
+                for graph in quantized.graphs
+            ),
+            runtime=RuntimeRef(
+                name=self.name, version=version("executorch"), delegate=rule.delegate, options=rule.options
+            ),
+            quantization=quantized.quantization,
+            partition=report(exported, reasons, list(quantized.rewrites)),
+        )
+
+
+def _without_history(program):
+    """The program without each node's chain of origins.
+
+    ExecuTorch's passes copy that chain for every node, which costs a sixth of the lowering and
+    leaves no trace in the result.
+    """
+    for node in program.graph.nodes:
+        for key in ("from_node", "nn_module_stack", "source_fn_stack", "torch_fn"):
+            node.meta.pop(key, None)
+    return program

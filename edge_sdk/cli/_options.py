@@ -1,0 +1,104 @@
+"""Options that several verbs share."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from edge_sdk.cli._parser import Parser
+
+
+def add_compile_options(parser: Parser) -> None:
+    """Adds what says which model is compiled for what, and how."""
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        help="a name that 'edge-sdk models' lists, FILE.py:FUNCTION (the file is run), FILE.onnx or FILE.pt2",
+    )
+    group = parser.add_argument_group("compilation")
+    group.add_argument(
+        "--target", required=True, metavar="NAME", help="a name that 'edge-sdk targets' lists, or a YAML file"
+    )
+    group.add_argument(
+        "--quantize", default="fp32", metavar="NAME", help="a name that 'edge-sdk quantizers' lists (default: fp32)"
+    )
+    group.add_argument(
+        "--runtime",
+        default="auto",
+        metavar="NAME",
+        help="one of the target's runtimes, or auto: the fastest of them by measurement (default: auto)",
+    )
+    group.add_argument(
+        "--set",
+        dest="settings",
+        action=_Setting,
+        metavar="KEY=VALUE",
+        help="a setting of the model or an option of the quantizer; may be given several times",
+    )
+    group.add_argument(
+        "--calibration", type=Path, metavar="PATH", help="calibration inputs instead of the model's own: photos or .npz"
+    )
+    group.add_argument(
+        "--max-drop",
+        type=_drop,
+        metavar="X",
+        help="accuracy budget: the largest allowed drop, such as 0.01; the worst layers stay in higher precision "
+        "until it is met",
+    )
+    group.add_argument("--no-rewrites", action="store_true", help="leave the graph as it was exported")
+    group.add_argument("--no-cache", action="store_true", help="neither read nor write the cache")
+    group.add_argument("--out", type=Path, metavar="DIR", help="where NAME.edge is put (default: edge-out)")
+
+
+def add_run_options(group: argparse._ArgumentGroup, default_device: str) -> None:
+    """Adds what says where it runs."""
+    group.add_argument(
+        "--device", metavar="URI", help=f"local, ssh://[user@]host[:port] or adb://[serial] (default: {default_device})"
+    )
+    group.add_argument(
+        "--threads", type=_threads, metavar="N", help="processor threads (default: what the target says)"
+    )
+
+
+def compile_arguments(args: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of `edge_sdk.compile` and `edge_sdk.deploy` that both have."""
+    return {
+        "quantize": args.quantize,
+        "runtime": args.runtime,
+        "settings": args.settings or {},
+        "out": args.out,
+        "calibration": args.calibration,
+        "max_drop": args.max_drop,
+        "rewrites": not args.no_rewrites,
+        "use_cache": not args.no_cache,
+    }
+
+
+class _Setting(argparse.Action):
+    """Collects ``KEY=VALUE`` into a mapping; a key given twice is refused."""
+
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        key, equals, value = str(values).partition("=")
+        if not key or not equals:
+            parser.error(f"argument --set: found '{values}', expected KEY=VALUE")
+        settings = getattr(namespace, self.dest) or {}
+        if key in settings:
+            parser.error(f"argument --set: '{key}' is given twice, as '{settings[key]}' and as '{value}'")
+        setattr(namespace, self.dest, {**settings, key: value})
+
+
+def _drop(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"found '{text}', expected a number from 0 to 1, such as 0.01")
+    return value
+
+
+def _threads(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"found '{text}', expected a whole number from 1")
+    return int(text)

@@ -1,0 +1,105 @@
+"""What a verb says: its result to standard output, its progress to standard error."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import IO, TYPE_CHECKING, Any
+
+from edge_sdk.errors import StorageError
+from edge_sdk.reporting.text import clean
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+_PLAIN_COLUMNS = 120
+"""Width where nobody looks on: in a pipe or a file."""
+
+
+class Output:
+    """The two streams of a verb.
+
+    Args:
+        stdout: Where the result goes.
+        stderr: Where progress goes.
+        as_json: Whether the result is one JSON document instead of tables.
+    """
+
+    def __init__(self, stdout: IO[str], stderr: IO[str], *, as_json: bool) -> None:
+        self.as_json = as_json
+        self._stdout = stdout
+        self._stderr = stderr
+
+    def result(self, document: Mapping[str, Any], view: Callable[[], RenderableType]) -> None:
+        """Prints the result; called once a run.
+
+        Args:
+            document: The JSON document.
+            view: Makes the tables for people; not called where JSON is wanted.
+
+        Raises:
+            StorageError: Standard output cannot be written.
+        """
+        try:
+            if self.as_json:
+                self._stdout.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
+            else:
+                self._console(self._stdout).print(view())
+            self._stdout.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise StorageError(f"cannot write to standard output: {error.strerror}") from error
+
+    @contextmanager
+    def progress(self) -> Iterator[Callable[[str], None]]:
+        """Yields what is called with one line as each stage starts.
+
+        On a terminal a spinner shows the stage, and a line with its duration stays behind; elsewhere
+        each stage is a line with the time since the first.
+        """
+        reporter = (self._spinner if self._stderr.isatty() else self._lines)()
+        with reporter as started:
+            yield started
+
+    @contextmanager
+    def _lines(self) -> Iterator[Callable[[str], None]]:
+        begun = time.perf_counter()
+
+        def say(words: str) -> None:
+            print(f"[{time.perf_counter() - begun:6.1f} s] {clean(words)}", file=self._stderr, flush=True)
+
+        yield say
+        say("done")
+
+    @contextmanager
+    def _spinner(self) -> Iterator[Callable[[str], None]]:
+        from rich.text import Text
+
+        console = self._console(self._stderr)
+        stage, begun = "", 0.0
+
+        def finish() -> None:
+            if stage:
+                console.print(Text(f"  {stage}, {time.perf_counter() - begun:.1f} s", style="dim"))
+
+        with console.status("") as status:
+
+            def start(words: str) -> None:
+                nonlocal stage, begun
+                finish()
+                stage, begun = clean(words), time.perf_counter()
+                status.update(Text(stage))
+
+            yield start
+            finish()
+
+    @staticmethod
+    def _console(stream: IO[str]):
+        from rich.console import Console
+
+        width = None if stream.isatty() or "COLUMNS" in os.environ else _PLAIN_COLUMNS
+        return Console(file=stream, width=width, markup=False, highlight=False, emoji=False)

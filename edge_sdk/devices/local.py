@@ -1,0 +1,182 @@
+"""This machine as a device."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from time import monotonic, sleep
+from typing import TextIO
+
+from edge_sdk._files import storage_error, write_atomic
+from edge_sdk._paths import cache_dir, data_dir
+from edge_sdk.devices._process import Child, Limits
+from edge_sdk.devices._protocol import conversation, plain
+from edge_sdk.devices.base import Device
+from edge_sdk.errors import DeviceError, unknown_name
+from edge_sdk.schema.messages import Message
+from edge_sdk.schema.report import ReportDevice
+from edge_sdk.schema.request import RunRequest
+
+# Variables that change how fast a runtime is (OMP_NUM_THREADS and its like) stay outside.
+_KEPT = re.compile("PATH|HOME|USER|LANG|LC_.*|TZ|TMPDIR|PYTHONPATH|PYTHONHOME|VIRTUAL_ENV|LD_LIBRARY_PATH|DYLD_.*")
+_LOCK_POLL_S = 0.1
+
+
+class LocalDevice(Device):
+    """The machine that the SDK runs on. Nothing is copied; the runner is a process of its own.
+
+    Args:
+        uri: ``local``.
+        runtimes_dir: Where ``NAME/runner.py`` lies, None for those of the SDK.
+        python: The interpreter that runs the runners, None for this one.
+        limits: What a runner may do before it is stopped.
+        lock_wait_s: How long to wait for another measurement to end.
+    """
+
+    scheme = "local"
+
+    def __init__(
+        self,
+        uri: str = "local",
+        *,
+        runtimes_dir: Path | None = None,
+        python: str | None = None,
+        limits: Limits | None = None,
+        lock_wait_s: float = 3.0,
+    ) -> None:
+        if uri != "local":
+            raise DeviceError(f"device '{uri}' is not known; this machine is called 'local'.")
+        self.uri = uri
+        self._runtimes = runtimes_dir or data_dir("runtimes")
+        self._python = python or sys.executable
+        self._limits = limits or Limits()
+        self._lock_wait_s = lock_wait_s
+        self._scratch: Path | None = None
+
+    def describe(self) -> ReportDevice:
+        """Model, SoC, operating system and ABI of this machine."""
+        model = _read("/proc/device-tree/model") or _read("/sys/class/dmi/id/product_name")
+        return ReportDevice(
+            uri=self.uri,
+            model=model or platform.machine(),
+            soc=_processor() or "unknown",
+            os=_distribution() or platform.platform(),
+            abi={"AMD64": "x86_64", "arm64": "aarch64"}.get(platform.machine(), platform.machine()),
+        )
+
+    def push(self, path: Path) -> str:
+        """The path itself."""
+        return str(path.resolve())
+
+    def run(self, runtime: str, request: RunRequest) -> Iterator[Message]:
+        """Runs a request in a process of its own; see `Device.run`."""
+        runner = self._runner(runtime)
+        path = Path(self.scratch("request.json"))
+        write_atomic(path, request.model_dump_json())
+        command = [self._python, "-X", "faulthandler", str(runner), str(path)]
+        with Child(command, _environment(), self._limits) as child:
+            yield from conversation(child.lines(), self.uri, runtime, child.tail)
+
+    def scratch(self, name: str) -> str:
+        """A path in a temporary folder that ``close`` removes."""
+        if self._scratch is None:
+            self._scratch = Path(tempfile.mkdtemp(prefix="edge-sdk-"))
+        return str(self._scratch / name)
+
+    def pull(self, remote: str, local: Path) -> None:
+        """Copies a file that the runner wrote."""
+        try:
+            shutil.copyfile(remote, local)
+        except FileNotFoundError as error:
+            raise DeviceError(f"device '{self.uri}': the runner did not write {remote}.") from error
+        except OSError as error:
+            raise storage_error(local, error) from error
+
+    @contextmanager
+    def lock(self, owner: str) -> Iterator[None]:
+        """Holds this machine for one measurement at a time, across processes of this user."""
+        import fcntl
+
+        path = cache_dir() / "locks" / "local"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = open(path, "a+", encoding="utf-8")
+        except OSError as error:
+            raise storage_error(path, error) from error
+        with file:
+            deadline = monotonic() + self._lock_wait_s
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if monotonic() >= deadline:
+                        raise DeviceError(self._held_by(file)) from None
+                    sleep(_LOCK_POLL_S)
+            file.truncate(0)
+            file.write(f"{owner}, process {os.getpid()}")
+            file.flush()
+            yield
+
+    def close(self) -> None:
+        """Removes the temporary folder."""
+        if self._scratch is not None:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+            self._scratch = None
+
+    def _held_by(self, file: TextIO) -> str:
+        file.seek(0)
+        holder = plain(file.read(200)).strip() or "another process"
+        return (
+            f"device '{self.uri}' is being measured by {holder}; two measurements at once would disturb each other. "
+            "Wait until it ends."
+        )
+
+    def _runner(self, runtime: str) -> Path:
+        known = sorted(path.parent.name for path in self._runtimes.glob("*/runner.py"))
+        if runtime not in known:
+            raise DeviceError(f"device '{self.uri}': " + unknown_name("runner", runtime, known))
+        return self._runtimes / runtime / "runner.py"
+
+
+def _environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if _KEPT.fullmatch(name)}
+
+
+def _read(path: str) -> str:
+    try:
+        return plain(Path(path).read_bytes()[:1024].decode(errors="replace")).strip()
+    except OSError:
+        return ""
+
+
+def _processor() -> str:
+    """The processor's name, from ``/proc/cpuinfo`` (x86) or the device tree's ``compatible`` list (ARM boards)."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            for line in file:
+                key, _, value = line.partition(":")
+                if key.strip().lower() in ("model name", "hardware"):
+                    return plain(value).strip()
+    except OSError:
+        return platform.processor()
+    try:
+        entries = Path("/proc/device-tree/compatible").read_bytes()[:1024].split(b"\0")
+    except OSError:
+        return platform.processor()
+    return plain(entries[-2].decode(errors="replace")) if len(entries) > 1 else platform.processor()
+
+
+def _distribution() -> str:
+    try:
+        release = platform.freedesktop_os_release()
+    except OSError:
+        return ""
+    return f"{release.get('PRETTY_NAME', release.get('NAME', 'Linux'))}, {platform.system()} {platform.release()}"

@@ -1,0 +1,174 @@
+"""Which tensors of a graph become INT8: one set of rules for every runtime.
+
+The rules follow what XNNPACK and ONNX Runtime both compute in integers: convolution and linear
+layers with the activation function behind them, addition, multiplication, pooling to one pixel and
+concatenation; and operators that only move values, which share the scale of what they move.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch.fx import GraphModule, Node
+from torchao.quantization.pt2e.quantizer import (
+    QuantizationAnnotation,
+    QuantizationSpec,
+    Quantizer,
+    SharedQuantizationSpec,
+)
+
+_aten = torch.ops.aten
+LAYERS = {
+    _aten.conv1d.default,
+    _aten.conv2d.default,
+    _aten.linear.default,
+}
+UNQUANTIZED_LAYERS = {
+    _aten.conv_transpose2d.input,
+    _aten.conv3d.default,
+    _aten.matmul.default,
+    _aten.bmm.default,
+    _aten.mm.default,
+    _aten.scaled_dot_product_attention.default,
+    _aten.lstm.input,
+    _aten.gru.input,
+}
+"""Operators with multiply-accumulates that no rule covers: they stay in float and are listed."""
+CLAMPS = {_aten.relu.default, _aten.relu_.default, _aten.hardtanh.default, _aten.hardtanh_.default}
+_ARITHMETIC = {_aten.add.Tensor, _aten.add_.Tensor, _aten.mul.Tensor, _aten.mul_.Tensor}
+_POOLS = {_aten.adaptive_avg_pool2d.default}
+_MOVES = {
+    _aten.pad.default,
+    _aten.constant_pad_nd.default,
+    _aten.max_pool2d.default,
+    _aten.view.default,
+    _aten.reshape.default,
+    _aten.flatten.using_ints,
+    _aten.permute.default,
+    _aten.transpose.int,
+    _aten.unsqueeze.default,
+    _aten.squeeze.dim,
+    _aten.dropout.default,
+}
+_KEY = "quantization_annotation"
+
+
+def layer_name(node: Node) -> str:
+    """The module path of a layer, such as ``blocks.3.project``; the node's name where it has no weight."""
+    weight = node.args[1] if len(node.args) > 1 else None
+    while isinstance(weight, Node) and weight.op != "get_attr" and weight.args:
+        weight = weight.args[0]
+    if isinstance(weight, Node) and weight.op == "get_attr":
+        return str(weight.target).removesuffix(".weight").removesuffix("_folded")
+    return node.name
+
+
+def layers(graph: GraphModule, kinds: set = LAYERS) -> Iterator[Node]:
+    """The convolution and linear nodes, in order."""
+    return (node for node in graph.graph.nodes if node.op == "call_function" and node.target in kinds)
+
+
+class Int8Annotator(Quantizer):
+    """Marks what becomes INT8.
+
+    Args:
+        activation: Makes the observer of an activation.
+        weight: Makes the observer of a weight, per output channel.
+        skip: Names of layers to leave in float.
+    """
+
+    def __init__(self, activation: Callable, weight: Callable, skip: frozenset[str] = frozenset()) -> None:
+        super().__init__()
+        self._activation = QuantizationSpec(
+            dtype=torch.int8,
+            quant_min=-128,
+            quant_max=127,
+            qscheme=torch.per_tensor_affine,
+            is_dynamic=False,
+            observer_or_fake_quant_ctr=activation,
+        )
+        self._weight = QuantizationSpec(
+            dtype=torch.int8,
+            quant_min=-127,
+            quant_max=127,
+            qscheme=torch.per_channel_symmetric,
+            ch_axis=0,
+            is_dynamic=False,
+            observer_or_fake_quant_ctr=weight,
+        )
+        self._skip = skip
+
+    def annotate(self, model: GraphModule) -> GraphModule:
+        """Sets the annotation of every node that a rule covers."""
+        for node in model.graph.nodes:
+            if node.op != "call_function" or not _is_float(node):
+                continue
+            if node.target in LAYERS:
+                if layer_name(node) not in self._skip:
+                    self._annotate_compute(node, {node.args[0]: self._activation, node.args[1]: self._weight})
+            elif node.target in _ARITHMETIC:
+                if all(isinstance(arg, Node) and _is_float(arg) for arg in node.args[:2]):
+                    self._annotate_compute(node, {arg: self._activation for arg in node.args[:2]})
+            elif node.target in _POOLS and _to_one_pixel(node):
+                self._annotate_compute(node, {node.args[0]: self._activation})
+            elif node.target is _aten.cat.default:
+                self._annotate_cat(node)
+            elif node.target in _MOVES and _moves_only(node):
+                self._annotate_move(node)
+        return model
+
+    def validate(self, model: GraphModule) -> None:
+        """Nothing to check: the rules only mark what they cover."""
+
+    def _annotate_compute(self, node: Node, inputs: dict) -> None:
+        last = node
+        if len(node.users) == 1 and next(iter(node.users)).target in CLAMPS:
+            last = next(iter(node.users))
+            last.meta[_KEY] = QuantizationAnnotation(output_qspec=self._activation, _annotated=True)
+        node.meta[_KEY] = QuantizationAnnotation(
+            input_qspec_map=inputs, output_qspec=self._activation if last is node else None, _annotated=True
+        )
+
+    def _annotate_cat(self, node: Node) -> None:
+        sources = list(node.args[0])  # type: ignore[arg-type]
+        if not all(_output_spec(source) for source in sources):
+            return
+        shared = SharedQuantizationSpec((sources[0], node))
+        inputs = {source: shared for source in sources[1:]} | {sources[0]: self._activation}
+        node.meta[_KEY] = QuantizationAnnotation(input_qspec_map=inputs, output_qspec=shared, _annotated=True)
+
+    def _annotate_move(self, node: Node) -> None:
+        source = node.args[0]
+        if isinstance(source, Node) and _output_spec(source):
+            node.meta[_KEY] = QuantizationAnnotation(
+                input_qspec_map={source: self._activation},
+                output_qspec=SharedQuantizationSpec((source, node)),
+                _annotated=True,
+            )
+
+
+def _is_float(node: Node) -> bool:
+    value = node.meta.get("val")
+    return isinstance(value, torch.Tensor) and value.dtype == torch.float32
+
+
+def _output_spec(node: Node) -> bool:
+    annotation = node.meta.get(_KEY)
+    return annotation is not None and annotation.output_qspec is not None
+
+
+def _to_one_pixel(node: Node) -> bool:
+    size = node.args[1]
+    return list(size if isinstance(size, (list, tuple)) else [size]) in ([1], [1, 1])
+
+
+def _moves_only(node: Node) -> bool:
+    """Padding brings in new values: only zeros keep the scale, and only where zero is exact (it is)."""
+    if node.target is _aten.pad.default:
+        mode = node.args[2] if len(node.args) > 2 else "constant"
+        value = node.args[3] if len(node.args) > 3 else 0.0
+        return mode == "constant" and (value or 0.0) == 0.0
+    if node.target is _aten.constant_pad_nd.default:
+        return (node.args[2] if len(node.args) > 2 else 0) == 0
+    return True

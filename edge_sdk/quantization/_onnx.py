@@ -1,0 +1,158 @@
+"""Quantization of ONNX graphs, by ONNX Runtime's own tools."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import onnx
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    CalibrationMethod,
+    QuantFormat,
+    QuantType,
+)
+from onnxruntime.quantization import quantize_dynamic as ort_quantize_dynamic
+from onnxruntime.quantization import quantize_static as ort_quantize_static
+from onnxruntime.quantization.shape_inference import quant_pre_process
+
+from edge_sdk.errors import UnsupportedError
+from edge_sdk.schema.manifest import SkippedLayer
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from edge_sdk.models.base import Sample
+
+_PRODUCTS = ("MatMul", "Gemm")
+_COMPUTE = ("Conv", "ConvTranspose", *_PRODUCTS, "LSTM", "GRU", "RNN", "Attention")
+
+
+def quantize_static(
+    model: onnx.ModelProto, part: str, calibration: Sequence[Sample], method: str
+) -> tuple[onnx.ModelProto, list[SkippedLayer]]:
+    """U8S8 QDQ with per-channel weights.
+
+    Args:
+        model: An ONNX graph in float.
+        part: The part's name.
+        calibration: Real inputs.
+        method: ``histogram`` (least entropy lost) or ``minmax``.
+
+    Raises:
+        UnsupportedError: There are no calibration inputs.
+    """
+    feeds = [dict(sample[part]) for sample in calibration if part in sample]
+    if not feeds:
+        raise UnsupportedError(
+            "int8-static needs calibration inputs, and an ONNX file brings none: give --calibration FILE.npz with an "
+            "array for each input, its first dimension counting the samples."
+        )
+    with _files() as (source, prepared, result):
+        onnx.save(model, source)
+        quant_pre_process(source, prepared, skip_symbolic_shape=True)
+        ort_quantize_static(
+            prepared,
+            result,
+            _Reader(feeds),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            calibrate_method=CalibrationMethod.Entropy if method == "histogram" else CalibrationMethod.MinMax,
+        )
+        quantized = onnx.load(result)
+    return quantized, _skipped(quantized, part, "ONNX Runtime's quantizer has no rule for it here")
+
+
+def quantize_dynamic(model: onnx.ModelProto, part: str) -> tuple[onnx.ModelProto, list[SkippedLayer]]:
+    """Matrix products with INT8 weights per channel; their inputs are quantized at run time.
+
+    Raises:
+        UnsupportedError: The graph has no matrix product with a constant weight.
+    """
+    _refuse_without_products(model, "int8-dynamic")
+    with _files() as (source, prepared, result):
+        onnx.save(model, source)
+        quant_pre_process(source, prepared, skip_symbolic_shape=True)
+        ort_quantize_dynamic(
+            prepared, result, op_types_to_quantize=list(_PRODUCTS), per_channel=True, weight_type=QuantType.QInt8
+        )
+        quantized = onnx.load(result)
+    return quantized, _skipped(quantized, part, "int8-dynamic takes matrix products with constant weights only")
+
+
+def quantize_int4(model: onnx.ModelProto, part: str, group: int) -> tuple[onnx.ModelProto, list[SkippedLayer]]:
+    """Matrix products with symmetric INT4 weights in groups along the input; inputs are rounded to INT8.
+
+    Raises:
+        UnsupportedError: The graph has no matrix product with a constant weight.
+    """
+    from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+    from onnxruntime.quantization.onnx_model import ONNXModel
+
+    _refuse_without_products(model, "int4-weight")
+    editable = ONNXModel(_copy(model))
+    editable.replace_gemm_with_matmul()
+    quantizer = MatMulNBitsQuantizer(editable.model, bits=4, block_size=group, is_symmetric=True, accuracy_level=4)
+    quantizer.process()
+    quantized = quantizer.model.model
+    return quantized, _skipped(quantized, part, "int4-weight takes matrix products with constant weights only")
+
+
+def to_fp16(model: onnx.ModelProto, part: str) -> tuple[onnx.ModelProto, list[SkippedLayer]]:
+    """Half precision with FP32 inputs and outputs."""
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    del part
+    return convert_float_to_float16(_copy(model), keep_io_types=True), []
+
+
+class _Reader(CalibrationDataReader):
+    def __init__(self, feeds: Sequence[dict[str, np.ndarray]]) -> None:
+        self._feeds: Iterator = iter(feeds)
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        return next(self._feeds, None)
+
+
+@contextmanager
+def _files() -> Iterator[tuple[str, str, str]]:
+    """Three scratch files: ONNX Runtime's tools read and write files. Their root logger chatter is held back."""
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        with tempfile.TemporaryDirectory(prefix="edge-sdk-") as folder:
+            yield tuple(str(Path(folder) / name) for name in ("source.onnx", "prepared.onnx", "result.onnx"))  # type: ignore[misc]
+    finally:
+        root.setLevel(level)
+
+
+def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
+    copied = onnx.ModelProto()
+    copied.CopyFrom(model)
+    return copied
+
+
+def _refuse_without_products(model: onnx.ModelProto, method: str) -> None:
+    constants = {tensor.name for tensor in model.graph.initializer}
+    if not any(node.op_type in _PRODUCTS and set(node.input[1:2]) & constants for node in model.graph.node):
+        raise UnsupportedError(
+            f"{method} quantizes matrix products with constant weights only, and the model has none; use int8-static "
+            "or fp16."
+        )
+
+
+def _skipped(model: onnx.ModelProto, part: str, reason: str) -> list[SkippedLayer]:
+    """The compute nodes that still work in float: none of their inputs comes from a DequantizeLinear."""
+    quantized = {name for node in model.graph.node if node.op_type == "DequantizeLinear" for name in node.output}
+    return [
+        SkippedLayer(layer=f"{part}.{node.name or node.output[0]}", op=node.op_type, precision="fp32", reason=reason)
+        for node in model.graph.node
+        if node.op_type in _COMPUTE and not set(node.input) & quantized
+    ]

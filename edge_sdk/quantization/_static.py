@@ -1,0 +1,212 @@
+"""The steps of static INT8 on a PyTorch graph: prepare, calibrate, correct, simulate, convert."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+
+import torch
+from torch.fx import GraphModule, Interpreter, Node
+from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+
+from edge_sdk.models.base import Sample
+from edge_sdk.pipeline.values import Graph
+from edge_sdk.quantization._annotate import CLAMPS, LAYERS, Int8Annotator, layers
+from edge_sdk.quantization._observer import Calibrator, Mode, PerChannelCalibrator
+
+_Q = torch.ops.quantized_decomposed
+
+
+def prepare(graph: Graph, method: str, skip: frozenset[str] = frozenset()) -> GraphModule:
+    """A copy of the graph with observers in it.
+
+    Args:
+        graph: A PyTorch graph in float.
+        method: ``minmax`` or ``histogram``, for the activations.
+        skip: Names of layers to leave in float.
+    """
+    module = copy.deepcopy(graph.torch)
+    assert module is not None
+    _give_every_layer_a_bias(module)
+    annotator = Int8Annotator(Calibrator.with_args(method=method), PerChannelCalibrator, skip)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torchao warns of its own deprecated calls
+        return prepare_pt2e(module, annotator)
+
+
+def inputs_of(graph: Graph, samples: Iterable[Sample]) -> list[tuple[torch.Tensor, ...]]:
+    """The samples' tensors for one part, in positional order."""
+    return [
+        tuple(torch.from_numpy(sample[graph.name][spec.name]) for spec in graph.inputs)
+        for sample in samples
+        if graph.name in sample
+    ]
+
+
+def set_mode(prepared: GraphModule, mode: Mode, only: Iterable[Node] | None = None) -> None:
+    """Sets all observers, or those around the given layers, to a mode."""
+    if only is None:
+        for module in prepared.modules():
+            if isinstance(module, Calibrator):
+                module.mode = mode
+        return
+    for layer in only:
+        for observer in _observers_of(prepared, layer):
+            observer.mode = mode
+
+
+def _observers_of(prepared: GraphModule, layer: Node) -> Iterable[Calibrator]:
+    """Observers of a layer's input, its weight, and its output behind the activation function."""
+    last = layer
+    users = list(layer.users)
+    if len(users) == 1 and users[0].target in CLAMPS:
+        last = users[0]
+    for node in (*layer.args[:2], *last.users):
+        if isinstance(node, Node) and node.op == "call_module":
+            module = prepared.get_submodule(str(node.target))
+            if isinstance(module, Calibrator):
+                yield module
+
+
+def calibrate(prepared: GraphModule, inputs: Sequence[tuple[torch.Tensor, ...]]) -> None:
+    """Runs the inputs through the observers."""
+    set_mode(prepared, "observe")
+    with torch.no_grad():
+        for sample in inputs:
+            prepared(*sample)
+
+
+def correct_bias(prepared: GraphModule, inputs: Sequence[tuple[torch.Tensor, ...]]) -> None:
+    """Shifts each layer's bias so that its mean output per channel is that of full precision.
+
+    Layer after layer, each seeing what the corrected layers before it give. Depthwise layers need
+    it: their few weights a channel do not average their rounding errors out.
+
+    Source: Nagel et al., Data-Free Quantization Through Weight Equalization and Bias Correction,
+    ICCV 2019, section 4.2, with measured instead of assumed input statistics.
+    """
+    means: dict[Node, torch.Tensor] = {}
+
+    def note(layer: Node, outputs: list[torch.Tensor]) -> None:
+        means[layer] = _channel_mean(layer, outputs)
+
+    def shift(layer: Node, outputs: list[torch.Tensor]) -> None:
+        bias = _bias(prepared, layer)
+        if bias is None:
+            return
+        delta = means[layer] - _channel_mean(layer, outputs)
+        bias.data += delta
+        shape = _channel_shape(layer, outputs[0])
+        for output in outputs:
+            output += delta.view(shape)
+
+    set_mode(prepared, "off")
+    _run_in_step(prepared, inputs, note)
+    set_mode(prepared, "quantize")
+    _run_in_step(prepared, inputs, shift)
+
+
+def simulate(prepared: GraphModule, inputs: Sequence[tuple[torch.Tensor, ...]]) -> list:
+    """The prepared graph's results in the modes that its observers are in."""
+    with torch.no_grad():
+        return [prepared(*sample) for sample in inputs]
+
+
+def convert(prepared: GraphModule) -> GraphModule:
+    """The graph with quantize and dequantize operators, integer weights and no needless clamps."""
+    set_mode(prepared, "observe")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        converted = convert_pt2e(prepared)
+    _drop_saturating_clamps(converted)
+    return converted
+
+
+def _run_in_step(
+    module: GraphModule,
+    inputs: Sequence[tuple[torch.Tensor, ...]],
+    at_layer: Callable[[Node, list[torch.Tensor]], None],
+) -> None:
+    """Runs all inputs node by node together, and shows each layer's outputs as soon as all are there."""
+    runs = [Interpreter(module, garbage_collect_values=True) for _ in inputs]
+    for run, sample in zip(runs, inputs, strict=True):
+        run.args_iter = iter(sample)
+    with torch.no_grad():
+        for node in module.graph.nodes:
+            for run in runs:
+                run.env[node] = run.run_node(node)
+                for done in run.user_to_last_uses.get(node, []):
+                    run.env.pop(done, None)
+            if node.op == "call_function" and node.target in LAYERS:
+                at_layer(node, [run.env[node] for run in runs])
+
+
+def _channel_mean(layer: Node, outputs: Sequence[torch.Tensor]) -> torch.Tensor:
+    axis = _channel_axis(layer, outputs[0])
+    return torch.stack([output.transpose(0, axis).flatten(1).mean(1) for output in outputs]).mean(0)
+
+
+def _channel_axis(layer: Node, output: torch.Tensor) -> int:
+    return output.dim() - 1 if layer.target is torch.ops.aten.linear.default else 1
+
+
+def _channel_shape(layer: Node, output: torch.Tensor) -> list[int]:
+    shape = [1] * output.dim()
+    shape[_channel_axis(layer, output)] = -1
+    return shape
+
+
+def _bias(module: GraphModule, layer: Node) -> torch.Tensor | None:
+    """The layer's own bias, None where it shares one."""
+    node = layer.args[2] if len(layer.args) > 2 else None
+    if not isinstance(node, Node) or node.op != "get_attr" or len(node.users) != 1:
+        return None
+    value = module
+    for step in str(node.target).split("."):
+        value = getattr(value, step)
+    return value  # type: ignore[return-value]
+
+
+def _give_every_layer_a_bias(module: GraphModule) -> None:
+    """Adds a zero bias where a layer has none, so that there is something to correct."""
+    for index, node in enumerate(list(layers(module))):
+        if len(node.args) > 2 and node.args[2] is not None:
+            continue
+        weight = node.args[1]
+        if not isinstance(weight, Node) or not isinstance(weight.meta.get("val"), torch.Tensor):
+            continue
+        name = f"_added_bias_{index}"
+        bias = torch.nn.Parameter(torch.zeros(weight.meta["val"].shape[0]), requires_grad=False)
+        module.register_parameter(name, bias)
+        with module.graph.inserting_before(node):
+            attribute = module.graph.get_attr(name)
+        attribute.meta["val"] = bias
+        node.args = (*node.args[:2], attribute, *node.args[3:])
+    module.recompile()
+
+
+def _drop_saturating_clamps(module: GraphModule) -> None:
+    """Removes clamps whose effect the quantizer behind them has by itself, by saturating."""
+    for node in list(module.graph.nodes):
+        if node.op != "call_function" or node.target not in CLAMPS:
+            continue
+        low, high = _clamp_range(node)
+        if all(_saturates(user, low, high) for user in node.users):
+            node.replace_all_uses_with(node.args[0])
+            module.graph.erase_node(node)
+    module.recompile()
+
+
+def _clamp_range(node: Node) -> tuple[float, float]:
+    if "relu" in str(node.target):
+        return 0.0, float("inf")
+    return float(node.args[1]), float(node.args[2])  # type: ignore[arg-type]
+
+
+def _saturates(node: Node, low: float, high: float) -> bool:
+    if node.target is not _Q.quantize_per_tensor.default:
+        return False
+    scale, zero, smallest, largest = (float(value) for value in node.args[1:5])  # type: ignore[arg-type]
+    return round(low / scale) + zero <= smallest and (high == float("inf") or round(high / scale) + zero >= largest)
+

@@ -1,0 +1,121 @@
+"""``int8-static``: weights and activations in 8 bits, with ranges from calibration data.
+
+Weights are symmetric with one scale per output channel, activations affine with one scale per
+tensor. The graph then holds quantize and dequantize operators, which every runtime lowers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, ClassVar
+
+from edge_sdk.errors import UnsupportedError
+from edge_sdk.quantization.base import Data, Quantizer
+
+if TYPE_CHECKING:
+    import onnx
+
+    from edge_sdk.models.base import Sample
+    from edge_sdk.pipeline.values import Captured, Graph, Quantized
+    from edge_sdk.schema.manifest import SkippedLayer
+
+_BIAS_SAMPLES = 16
+
+
+@dataclass(frozen=True)
+class Int8Static(Quantizer):
+    """Static INT8.
+
+    Attributes:
+        calibration: How the range of an activation is chosen: ``histogram`` (least squared error)
+            or ``minmax``.
+        bias_correction: Whether each layer's mean output is corrected to that of FP32.
+    """
+
+    name: ClassVar[str] = "int8-static"
+    summary: ClassVar[str] = "weights (per channel) and activations in INT8, calibrated on real inputs"
+    precision: ClassVar = "int8"
+    needs_calibration: ClassVar[bool] = True
+    takes_budget: ClassVar[bool] = True
+
+    calibration: str = field(default="histogram", metadata={"choices": ("histogram", "minmax")})
+    bias_correction: bool = True
+
+    def apply_torch(self, captured: Captured, data: Data) -> Quantized:
+        """Quantizes every part; with a budget, leaves the worst layers in float until it is met.
+
+        Raises:
+            UnsupportedError: A part has nothing to quantize, or no calibration inputs.
+            GateError: The budget is missed even so.
+        """
+        from edge_sdk.pipeline.values import Quantized
+        from edge_sdk.quantization import _static
+        from edge_sdk.schema.manifest import Quantization
+
+        skip: dict[str, frozenset[str]] = {}
+        if data.budget is not None:
+            from edge_sdk.quantization._sensitivity import layers_to_skip
+
+            skip = layers_to_skip(self, captured, data, data.budget)
+        graphs, skipped = [], []
+        for graph in captured.graphs:
+            data.progress(f"calibrating {graph.name}")
+            prepared = self.prepare(graph, data.calibration, skip.get(graph.name, frozenset()))
+            skipped += _skipped(graph, prepared, skip.get(graph.name, frozenset()))
+            graphs.append(replace(graph, torch=_static.convert(prepared)))
+        options = self.options | {"calibration_samples": len(data.calibration)}
+        return Quantized(
+            graphs=tuple(graphs),
+            quantization=Quantization(method=self.name, options=options, skipped=skipped),
+            rewrites=captured.rewrites,
+        )
+
+    def prepare(self, graph: Graph, calibration: Sequence[Sample], skip: frozenset[str]):
+        """The graph with calibrated observers and corrected biases, ready to simulate or to convert."""
+        from edge_sdk.quantization import _static
+
+        inputs = _static.inputs_of(graph, calibration)
+        if not inputs:
+            raise UnsupportedError(
+                f"int8-static needs calibration inputs for part '{graph.name}', and there are none: give the model a "
+                "samples('calibration'), or --calibration FILE.npz with an array for each input."
+            )
+        prepared = _static.prepare(graph, self.calibration, skip)
+        _static.calibrate(prepared, inputs)
+        if self.bias_correction:
+            step = max(1, len(inputs) // _BIAS_SAMPLES)
+            _static.correct_bias(prepared, inputs[::step][:_BIAS_SAMPLES])
+        return prepared
+
+    def apply_onnx(self, model: onnx.ModelProto, part: str, data: Data) -> tuple[onnx.ModelProto, list[SkippedLayer]]:
+        """Quantizes an ONNX file with ONNX Runtime's own tool, in U8S8 QDQ form."""
+        from edge_sdk.quantization._onnx import quantize_static
+
+        return quantize_static(model, part, data.calibration, self.calibration)
+
+
+def _skipped(graph: Graph, prepared, chosen: frozenset[str]) -> list[SkippedLayer]:
+    from edge_sdk.quantization._annotate import UNQUANTIZED_LAYERS, layer_name, layers
+    from edge_sdk.schema.manifest import SkippedLayer
+
+    listed = []
+    for node in layers(prepared):
+        name = layer_name(node)
+        if name in chosen:
+            reason = "left in FP32 to meet the accuracy budget"
+        elif getattr(node.args[1], "op", "") != "call_module":
+            reason = "its weight is computed in the graph, so it has no fixed scale"
+        else:
+            continue
+        listed.append(SkippedLayer(layer=f"{graph.name}.{name}", op=str(node.target), precision="fp32", reason=reason))
+    for node in layers(prepared, UNQUANTIZED_LAYERS):
+        listed.append(
+            SkippedLayer(
+                layer=f"{graph.name}.{layer_name(node)}",
+                op=str(node.target),
+                precision="fp32",
+                reason="int8-static has no rule for this operator",
+            )
+        )
+    return listed

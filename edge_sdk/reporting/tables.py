@@ -1,0 +1,220 @@
+"""A bundle and a report as Rich tables for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from edge_sdk.reporting.text import clean, figure, large, megabytes, plural
+from edge_sdk.schema.report import Unavailable
+
+if TYPE_CHECKING:
+    from edge_sdk.schema.manifest import Fallback, Manifest, Rewrite, Selection, SkippedLayer
+    from edge_sdk.schema.report import Prediction, Report, Tag
+
+_MOST_LISTED = 12
+_TAGS = 3
+
+
+def facts(title: str, rows: Iterable[tuple[str, str]]) -> RenderableType:
+    """A heading over two columns: what it is, and its value.
+
+    Args:
+        title: The heading.
+        rows: Name and value; the value may hold line breaks and may be untrusted.
+    """
+    grid = Table.grid(padding=(0, 2), pad_edge=False)
+    grid.add_column(no_wrap=True, style="bold")
+    grid.add_column(overflow="fold")
+    for name, value in rows:
+        grid.add_row(Text(clean(name)), Text(clean(value, keep="\n")))
+    return Group(Text(clean(title), style="bold cyan"), grid)
+
+
+def listing(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """A table with a heading line; its cells may be untrusted."""
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(clean(cell, keep="\n")) for cell in row))
+    return table
+
+
+def report_view(report: Report) -> RenderableType:
+    """A report as a table, with each input's tags in FP32 and on the device before it."""
+    views: list[RenderableType] = []
+    if report.predictions:
+        views += [predictions_view(report.predictions), Text()]
+    variant = f" ({report.model.variant})" if report.model.variant else ""
+    title = f"{report.model.name}{variant} on {report.target}, {report.quantization.method}"
+    return Group(*views, facts(title, _report_rows(report)))
+
+
+def predictions_view(predictions: Sequence[Prediction]) -> Table:
+    """Each input with its best tags in FP32 and on the device side by side."""
+    return listing(
+        ["Input", "FP32", "On the device", "Same first tag"],
+        [(p.input, _tags(p.fp32), _tags(p.device), _same_first(p)) for p in predictions],
+    )
+
+
+def bundle_view(manifest: Manifest, path: str) -> RenderableType:
+    """What compilation gave."""
+    variant = f" ({manifest.model.variant})" if manifest.model.variant else ""
+    runtime = manifest.runtime
+    partition = manifest.partition
+    rows = [
+        ("Runtime", f"{runtime.name} {runtime.version}, {runtime.delegate}"),
+        ("Size", f"{megabytes(manifest.size_bytes)} in {plural(len(manifest.files), 'file')}"),
+        ("Work", f"{large(manifest.cost.macs)} multiply-accumulates an inference"),
+        ("Delegate", _delegate(partition.delegated, partition.pieces, partition.fallback)),
+        ("Rewrites", _rewrites(partition.rewrites)),
+        ("Kept precise", _skipped(manifest.quantization.skipped)),
+    ]
+    if manifest.compile_s:
+        rows.append(("Time", ", ".join(f"{stage} {figure(spent)} s" for stage, spent in manifest.compile_s.items())))
+    rows.append(("Bundle", path))
+    return facts(f"{manifest.name}{variant} for {manifest.target}, {manifest.quantization.method}", rows)
+
+
+def _report_rows(report: Report) -> list[tuple[str, str]]:
+    device, runtime, partition = report.device, report.runtime, report.partition
+    rows = [
+        ("Device", f"{device.model}, {device.soc}, {device.os}, {device.abi} ({device.uri})"),
+        ("Runtime", f"{runtime.name} {runtime.version}, {runtime.delegate}{_selection(runtime.selection)}"),
+        ("Latency", _latency(report)),
+        ("Throughput", f"{figure(report.throughput_per_s)} inferences/s"),
+        ("Memory", _memory(report)),
+        ("Energy", _energy(report)),
+        ("Numerics", _numerics(report)),
+        ("Accuracy", _accuracy(report)),
+        ("Size", f"{megabytes(report.bundle.size_bytes)} ({report.bundle.size_bytes:,} bytes)"),
+        ("Delegate", _delegate(partition.delegated, partition.pieces, partition.fallback)),
+        ("Rewrites", _rewrites(partition.rewrites)),
+        ("Kept precise", _skipped(report.quantization.skipped)),
+        ("Roofline", _roofline(report)),
+        ("Conditions", _conditions(report)),
+    ]
+    rows += [("Warning", warning) for warning in report.conditions.warnings]
+    rows.append(("Bundle", report.bundle.path))
+    return rows
+
+
+def _latency(report: Report) -> str:
+    time = report.latency
+    low, high = time.ci95
+    lines = [
+        f"{figure(time.p50)} ms median, 95 % interval {figure(low, 4)} to {figure(high, 4)}, "
+        f"of {plural(time.samples, 'sample')} after {time.warmup:,} of warm-up",
+        f"p90 {figure(time.p90)}, p99 {figure(time.p99)}, mean {figure(time.mean)}, "
+        f"deviation {figure(time.std)}, {figure(time.min)} to {figure(time.max)}",
+        f"first inference {figure(time.first)}, load {figure(time.load)}",
+    ]
+    if len(time.parts) > 1:
+        lines.append("parts: " + ", ".join(f"{name} {figure(value)}" for name, value in time.parts.items()))
+    return "\n".join(lines)
+
+
+def _memory(report: Report) -> str:
+    memory = report.memory
+    if isinstance(memory, Unavailable):
+        return f"unavailable: {memory.unavailable}"
+    return (
+        f"{figure(memory.peak)} MiB peak, {figure(memory.model)} over the runner's own {figure(memory.baseline)} "
+        f"({memory.method})"
+    )
+
+
+def _energy(report: Report) -> str:
+    energy = report.energy
+    if isinstance(energy, Unavailable):
+        return f"unavailable: {energy.unavailable}"
+    low, high = energy.ci95
+    return (
+        f"{figure(energy.per_inference)} mJ an inference, 95 % interval {figure(low)} to {figure(high)}, "
+        f"over {figure(energy.idle_mw)} mW idle ({energy.method})"
+    )
+
+
+def _numerics(report: Report) -> str:
+    numerics = report.numerics
+    sqnr = "equal to the last bit" if numerics.sqnr_db is None else f"SQNR {figure(numerics.sqnr_db)} dB"
+    return (
+        f"cosine {numerics.cosine:.5f}, largest error {figure(numerics.max_abs_err)}, {sqnr}, "
+        f"against {numerics.reference}"
+    )
+
+
+def _accuracy(report: Report) -> str:
+    if report.accuracy is None:
+        return "not measured: the model brings no evaluation data or no metric"
+    return ", ".join(f"{metric} {figure(value, 4)}" for metric, value in report.accuracy.items())
+
+
+def _selection(selection: Selection | None) -> str:
+    if selection is None:
+        return ""
+    medians = ", ".join(f"{name} {figure(value)} ms" for name, value in selection.medians_ms.items())
+    return f"\nby {selection.by}: {selection.reason}" + (f" ({medians})" if medians else "")
+
+
+def _delegate(delegated: int, pieces: int, fallback: Sequence[Fallback]) -> str:
+    outside = sum(item.count for item in fallback)
+    lines = [f"{delegated:,} of {delegated + outside:,} operators in {plural(pieces, 'piece')}"]
+    lines += _first([f"outside: {item.op} x {item.count}: {item.reason}" for item in fallback])
+    return "\n".join(lines)
+
+
+def _rewrites(rewrites: Sequence[Rewrite]) -> str:
+    lines = [f"{r.name} x {r.count}, outputs moved by {figure(r.max_abs_err, 2)} at most" for r in rewrites]
+    return "\n".join(_first(lines)) or "none"
+
+
+def _skipped(skipped: Sequence[SkippedLayer]) -> str:
+    return "\n".join(_first([f"{s.layer} ({s.op}) in {s.precision}: {s.reason}" for s in skipped])) or "no layer"
+
+
+def _roofline(report: Report) -> str:
+    roofline = report.roofline
+    work = f"{large(roofline.macs)} multiply-accumulates, {large(roofline.bytes)}B moved"
+    if isinstance(roofline.bound_ms, Unavailable):
+        return f"{work}; bound unavailable: {roofline.bound_ms.unavailable}"
+    bound = f"{work}; {figure(roofline.bound_ms)} ms at the target's peaks"
+    if isinstance(roofline.fraction, Unavailable):
+        return f"{bound}; fraction unavailable: {roofline.fraction.unavailable}"
+    return f"{bound}, reached to {roofline.fraction:.0%}"
+
+
+def _conditions(report: Report) -> str:
+    now = report.conditions
+    known = {
+        "threads": now.threads,
+        "processors": None if now.affinity is None else " ".join(map(str, now.affinity)),
+        "governor": now.governor,
+        "temperature": None if now.temperature_c is None else f"{figure(now.temperature_c)} °C",
+        "throttled": None if now.throttled is None else ("yes" if now.throttled else "no"),
+        "charging": None if now.charging is None else ("yes" if now.charging else "no"),
+        "load average": None if now.load_average is None else figure(now.load_average),
+    }
+    told = ", ".join(f"{name} {value}" for name, value in known.items() if value is not None)
+    untold = ", ".join(name for name, value in known.items() if value is None)
+    return told + (f"\nnot told by the device: {untold}" if untold else "")
+
+
+def _tags(tags: Sequence[Tag]) -> str:
+    return "\n".join(f"{tag.label} {tag.score:.2f}" for tag in tags[:_TAGS])
+
+
+def _same_first(prediction: Prediction) -> str:
+    fp32, device = prediction.fp32[:1], prediction.device[:1]
+    return "yes" if [tag.label for tag in fp32] == [tag.label for tag in device] else "no"
+
+
+def _first(lines: list[str]) -> list[str]:
+    more = len(lines) - _MOST_LISTED
+    return [*lines[:_MOST_LISTED], *([f"and {more} more, in the report's JSON"] if more > 0 else [])]

@@ -1,0 +1,275 @@
+"""What every Python runner shares: the request, the channel, the measuring. See docs/runner-protocol.md.
+
+A runner is one file beside this one's folder that ends in ``sys.exit(harness.main(MyRuntime()))``.
+Standard library only, Python 3.8 and newer; the runtime itself and numpy are imported after the
+protocol's channel is safe from them.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import signal
+import sys
+import traceback
+from time import perf_counter_ns
+
+import _arrays
+import _doubts
+import _request
+import _system
+import _timing
+from _channel import Channel
+from _request import Refused
+from _stats import summary
+
+__all__ = ["Loaded", "Refused", "Runtime", "main"]
+
+PROTOCOL_VERSION = _request.PROTOCOL_VERSION
+BATCH_FIGURES = 8000
+
+
+class Loaded:
+    """A part that was loaded. A runner's own class has these two methods."""
+
+    def bind(self, feed):
+        """Turns ``{input name: numpy array}`` into a callable of no arguments.
+
+        The callable is what is timed: the runtime's own call, inputs already in its form.
+        """
+        raise NotImplementedError
+
+    def arrays(self, result):
+        """What the callable returned as numpy arrays of their own memory, in the order of the outputs."""
+        raise NotImplementedError
+
+
+class Runtime:
+    """A runtime as the harness drives it. A runner's own class has these attributes and methods."""
+
+    name = ""
+
+    def start(self, threads, options):
+        """Imports the runtime and sets its threads.
+
+        Args:
+            threads: How many, or None for the runtime's own choice.
+            options: ``options`` of the request. Unknown ones are refused.
+
+        Returns:
+            The runtime's version.
+
+        Raises:
+            ImportError: It is not installed.
+            Refused: An option cannot be met.
+        """
+        raise NotImplementedError
+
+    def load(self, part, path):
+        """Loads a part of the request from the program at ``path`` and returns a `Loaded`."""
+        raise NotImplementedError
+
+    def threads(self):
+        """How many threads the runtime uses, or None where it does not tell. Asked after loading."""
+        raise NotImplementedError
+
+    def facts(self):
+        """What the runtime tells of itself after loading, ``{name: text}``."""
+        return {}
+
+
+def main(runtime, argv=None):
+    """Runs a request and answers on the protocol's channel.
+
+    Args:
+        runtime: The runner's `Runtime`.
+        argv: The command line; its one argument is the path of the request.
+
+    Returns:
+        The exit code: 0 after ``result``, 1 after ``error``.
+    """
+    channel = Channel.claim()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, channel.interrupt)
+    try:
+        _Run(runtime, channel).run(sys.argv[1:] if argv is None else argv)
+        return 0
+    except BrokenPipeError:
+        return 1
+    except Exception as error:
+        traceback.print_exc()
+        channel.error(_kind(channel.stage, error), _brief(error))
+        return 1
+
+
+def _kind(stage, error):
+    if isinstance(error, Refused):
+        return error.kind
+    if isinstance(error, MemoryError):
+        return "memory"
+    if stage == "import" and isinstance(error, ImportError):
+        return "missing_runtime"
+    return "runtime" if stage in ("import", "load", "first", "warmup", "timed") else "data"
+
+
+def _brief(error):
+    text = str(error).strip()
+    if isinstance(error, (Refused, ImportError, ValueError)) and text:
+        return text
+    return "%s: %s" % (type(error).__name__, text) if text else type(error).__name__
+
+
+class _Run:
+    """One request, stage by stage."""
+
+    def __init__(self, runtime, channel):
+        self.runtime = runtime
+        self.channel = channel
+        self.warnings = []
+        self.throttled = None
+
+    def run(self, argv):
+        """Answers the request with messages up to ``result``."""
+        self.channel.stage = "request"
+        self.request = request = _request.read(argv)
+        self.load_average = _system.load_average()
+        self.threads = self._place(request)
+        self.channel.stage = "import"
+        version = self.runtime.start(self.threads, request["options"])
+        self.channel.send("hello", **self._hello(version))
+        self.channel.progress("reference")
+        references = _arrays.load(_request.inside(request["bundle"], request["reference"]))
+        if request["timing"] is None:
+            self._load()
+            timed = {"latency": None, "memory": None}
+        else:
+            timed = self._measure(references)
+        conditions = self._conditions()
+        outputs = request["outputs"]
+        if outputs is not None:
+            self._run_samples(references)
+        self.channel.send("result", outputs=outputs, conditions=conditions, facts=self.runtime.facts(), **timed)
+
+    def _hello(self, version):
+        return {
+            "protocol_version": PROTOCOL_VERSION,
+            "runtime": self.runtime.name,
+            "version": version,
+            "python": platform.python_version(),
+            "pid": os.getpid(),
+            "device": {"os": platform.platform(), "abi": platform.machine(), "cpus": os.cpu_count()},
+        }
+
+    def _place(self, request):
+        """Pins the process before any thread starts; returns how many threads the runtime is to use."""
+        affinity, threads = request["affinity"], request["threads"]
+        if affinity is None:
+            return threads
+        try:
+            os.sched_setaffinity(0, affinity)
+        except (AttributeError, OSError, ValueError) as error:
+            raise Refused("cannot pin to the processors %s: %s" % (affinity, error), "unsupported") from error
+        # Left to themselves some runtimes start a thread for every processor of the machine and
+        # pin those threads, which undoes the affinity.
+        return threads or len(affinity)
+
+    def _load(self):
+        """Loads every part; returns the nanoseconds it took."""
+        self.channel.progress("load")
+        bundle = self.request["bundle"]
+        begin = perf_counter_ns()
+        self.parts = {
+            part["name"]: self.runtime.load(part, _request.inside(bundle, part["program"]))
+            for part in self.request["parts"]
+        }
+        return perf_counter_ns() - begin
+
+    def _measure(self, references):
+        timing, parts = self.request["timing"], self.request["parts"]
+        recorder = _timing.Recorder([part["name"] for part in parts])
+        feeds = []
+        for part in parts:
+            inputs = _arrays.part_inputs(references, part)
+            if not inputs:
+                raise ValueError("%s holds no inputs for part '%s'" % (self.request["reference"], part["name"]))
+            feeds.append(_arrays.sample(inputs, 0))
+        memory = _system.Memory()
+        load_ns = self._load()
+        memory.look()
+        recorder.calls = [self.parts[part["name"]].bind(feed) for part, feed in zip(parts, feeds)]
+
+        self.channel.progress("first")
+        recorder.block(0, 1)
+        first_ns = recorder.spans[0]
+        memory.look()
+
+        self.channel.progress("warmup")
+        warmup, steady, typical_ns = _timing.warm_up(recorder, timing, first_ns, self.channel.beat)
+        self.channel.progress("timed", 0, timing["min_runs"])
+        others, throttles = _system.OtherLoad(), _system.throttle_events()
+        count, narrow, elapsed_ns = _timing.measure(recorder, timing, typical_ns, self.channel.beat)
+        shares, throttles_after = others.shares(), _system.throttle_events()
+        figures = memory.figures()
+
+        self.throttled = None if throttles is None or throttles_after is None else throttles_after > throttles
+        latency = dict(summary(recorder.spans[:count]), unit="ms", samples=count, warmup=warmup)
+        latency.update(first=first_ns / 1e6, load=load_ns / 1e6)
+        latency["parts"] = {name: summary(spans[:count])["p50"] for name, spans in recorder.parts.items()}
+        self._send_samples(recorder, count)
+        self.warnings = [
+            *_doubts.of_run(timing, latency, steady, narrow, elapsed_ns, count == recorder.capacity),
+            *_doubts.of_drift(recorder.spans[:count]),
+            *_doubts.of_load(shares, self.load_average, self.throttled),
+        ]
+        return {"latency": latency, "memory": figures}
+
+    def _conditions(self):
+        affinity = self.request["affinity"]
+        return {
+            "throttled": self.throttled,
+            "charging": _system.charging(),
+            "governor": _system.governor(),
+            "temperature_c": _system.temperature_c(),
+            "threads": self.runtime.threads(),
+            "affinity": None if affinity is None else sorted(os.sched_getaffinity(0)),
+            "load_average": self.load_average,
+            "cpu_mhz": _system.cpu_mhz(),
+            "warnings": self.warnings,
+        }
+
+    def _send_samples(self, recorder, count):
+        """Raw samples in batches; start times count from the first iteration's start."""
+        batch = max(1, BATCH_FIGURES // (2 + len(recorder.parts)))
+        origin = recorder.starts[0]
+        for first in range(0, count, batch):
+            last = min(count, first + batch)
+            self.channel.send(
+                "sample",
+                start_ns=[start - origin for start in recorder.starts[first:last]],
+                ns=list(recorder.spans[first:last]),
+                parts={name: list(spans[first:last]) for name, spans in recorder.parts.items()},
+            )
+
+    def _run_samples(self, references):
+        """Runs every sample of the reference and of the inputs, and writes what came out."""
+        self.channel.progress("samples")
+        results = self._outputs("reference", references)
+        if self.request["inputs"] is not None:
+            inputs = _arrays.load(self.request["inputs"])
+            results.update(self._outputs("inputs", inputs))
+        self.channel.progress("write")
+        _arrays.save(self.request["outputs"], results)
+
+    def _outputs(self, origin, arrays):
+        results = {}
+        for part in self.request["parts"]:
+            inputs = _arrays.part_inputs(arrays, part)
+            if not inputs:
+                continue
+            loaded, outputs = self.parts[part["name"]], []
+            total = len(next(iter(inputs.values())))
+            for index in range(total):
+                outputs.append(loaded.arrays(loaded.bind(_arrays.sample(inputs, index))()))
+                self.channel.beat(index + 1, total)
+            results.update(("%s/%s" % (origin, key), value) for key, value in _arrays.stack(part, outputs).items())
+        return results
