@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edge_sdk.errors import TargetError
+
 if TYPE_CHECKING:
     from edge_sdk.bundle import Bundle
-    from edge_sdk.models.base import Model
-    from edge_sdk.schema.report import Report
+    from edge_sdk.models.base import Model, Sample
+    from edge_sdk.pipeline.compile import Job
+    from edge_sdk.pipeline.plan import Plan
+    from edge_sdk.schema.report import Prediction, Report
     from edge_sdk.schema.request import Timing
     from edge_sdk.schema.target import Target
 
 Progress = Callable[[str], None]
 """Called with one line as each stage starts."""
+
+REPORT = "report.json"
+SAMPLES = "samples.json"
+_QUANTIZER_PREFIX = "quantize."
 
 
 def compile(
@@ -28,20 +37,80 @@ def compile(
     calibration: Path | str | None = None,
     max_drop: float | None = None,
     rewrites: bool = True,
-    device: str = "local",
+    device: str | None = None,
+    threads: int | None = None,
     use_cache: bool = True,
     progress: Progress | None = None,
-) -> Bundle: ...
+) -> Bundle:
+    """Compiles a model for a target.
+
+    Args:
+        model: A plugin's name, ``path/to/file.py:function``, a ``.onnx`` or ``.pt2`` file, or a `Model`.
+        target: A profile's name, the path of its YAML file, or a `Target`.
+        quantize: A quantizer's name.
+        runtime: A runtime that the target names, or ``auto``: all that it names are compiled for, and
+            the fastest on the device is taken.
+        settings: The model's settings by name; those of the quantizer begin with ``quantize.``.
+        out: The folder to put ``NAME.edge`` in; None leaves it in the cache.
+        calibration: A ``.npz`` file or a folder of files to calibrate on, instead of the model's own data.
+        max_drop: Largest allowed drop of accuracy, such as 0.01. The layers that cost most are left in
+            FP32 until it is met.
+        rewrites: Whether the graph may be rewritten into what the delegate takes.
+        device: Where ``auto`` measures; None: here, if the target runs here.
+        threads: Threads to measure with, None for the target's.
+        use_cache: Whether an earlier result of the same compilation may be taken.
+        progress: Called with a line as each stage starts.
+
+    Returns:
+        The bundle, whole and checked.
+
+    Raises:
+        EdgeSdkError: See `edge_sdk.errors`; nothing half done is left behind.
+    """
+    job, plans, refused = _plan(
+        model, target, quantize, runtime, settings, calibration, max_drop, rewrites, use_cache, progress
+    )
+    bundle = _compile(job, plans, refused, runtime, device, threads)
+    return _place(bundle, out)
 
 
 def profile(
     bundle: Bundle | Path | str,
     *,
+    target: str | Path | Target | None = None,
     device: str = "local",
     timing: Timing | None = None,
     threads: int | None = None,
+    out: Path | str | None = None,
     progress: Progress | None = None,
-) -> Report: ...
+) -> Report:
+    """Runs a bundle on a device: latency, memory, and its outputs against the reference.
+
+    Args:
+        bundle: A bundle, or the path of one.
+        target: The profile for threads and peaks; None: the one that the bundle was compiled for.
+        device: Where: ``local``, ``ssh://[user@]host[:port]``, ``adb://[serial]``.
+        timing: When to start and stop counting.
+        threads: Goes before the target's figure.
+        out: The folder for ``report.json`` and ``samples.json``; None writes neither.
+        progress: Called with a line as each stage starts.
+
+    Raises:
+        BundleError: The bundle is damaged.
+        DeviceError: The device or the runner failed.
+    """
+    from edge_sdk.bundle import Bundle
+    from edge_sdk.devices import open_device
+    from edge_sdk.profiling.measure import measure
+    from edge_sdk.profiling.report import build_report
+
+    opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+    profile_target = _target_of(opened, target)
+    with open_device(device) as place:
+        found = measure(opened, place, profile_target, timing=timing, threads=threads, progress=progress)
+    report = build_report(opened, found, profile_target, selection=opened.selection)
+    _write(report, found.run.raw(), out)
+    return report
 
 
 def deploy(
@@ -61,4 +130,186 @@ def deploy(
     threads: int | None = None,
     use_cache: bool = True,
     progress: Progress | None = None,
-) -> Report: ...
+) -> Report:
+    """Compiles a model, runs it on a device, and checks it there: `compile` and `profile` in one.
+
+    Args:
+        model: See `compile`.
+        target: See `compile`.
+        inputs: A photo or a folder of photos to tag, in FP32 here and by the bundle on the device.
+        quantize: See `compile`.
+        runtime: See `compile`.
+        settings: See `compile`.
+        out: The folder for the bundle, ``report.json`` and ``samples.json``; None leaves the bundle in
+            the cache and writes no report.
+        calibration: See `compile`.
+        max_drop: See `compile`.
+        rewrites: See `compile`.
+        device: Where to run; None: here.
+        timing: When to start and stop counting.
+        threads: Goes before the target's figure.
+        use_cache: See `compile`.
+        progress: Called with a line as each stage starts.
+
+    Returns:
+        The report, with the tags of ``inputs`` and the accuracy where the model has evaluation data.
+
+    Raises:
+        EdgeSdkError: See `edge_sdk.errors`.
+    """
+    from edge_sdk.devices import open_device
+    from edge_sdk.pipeline.data import input_files
+    from edge_sdk.profiling.measure import measure
+    from edge_sdk.profiling.report import build_report
+
+    job, plans, refused = _plan(
+        model, target, quantize, runtime, settings, calibration, max_drop, rewrites, use_cache, progress
+    )
+    files = input_files(Path(inputs)) if inputs is not None else []
+    photos = [job.model.preprocess(file) for file in files]
+    bundle = _place(_compile(job, plans, refused, runtime, device or "local", threads), out)
+    evaluation = job.model.samples("evaluation")
+    exact = _fp32_outputs(job, [*photos, *evaluation])
+    with open_device(device or "local") as place:
+        found = measure(
+            bundle,
+            place,
+            job.target,
+            timing=timing,
+            threads=threads,
+            inputs=[*photos, *evaluation],
+            progress=job.progress,
+        )
+    count = len(photos)
+    report = build_report(
+        bundle,
+        found,
+        job.target,
+        selection=bundle.selection,
+        accuracy=job.model.score(found.outputs[count:], exact[count:]) if evaluation else None,
+        predictions=_predictions(job.model, files, exact[:count], found.outputs[:count]) if files else None,
+    )
+    _write(report, found.run.raw(), out)
+    return report
+
+
+def _plan(
+    model: str | Path | Model,
+    target: str | Path | Target,
+    quantize: str,
+    runtime: str,
+    settings: Mapping[str, str] | None,
+    calibration: Path | str | None,
+    max_drop: float | None,
+    rewrites: bool,
+    use_cache: bool,
+    progress: Progress | None,
+) -> tuple[Job, list[Plan], dict[str, str]]:
+    """Everything that can be refused without work."""
+    from edge_sdk.models import load_model
+    from edge_sdk.pipeline.compile import Job
+    from edge_sdk.pipeline.plan import plans
+    from edge_sdk.quantization.base import make_quantizer
+    from edge_sdk.schema import load_target
+    from edge_sdk.schema.target import Target
+
+    settings = settings or {}
+    own = {key: value for key, value in settings.items() if not key.startswith(_QUANTIZER_PREFIX)}
+    theirs = {key.removeprefix(_QUANTIZER_PREFIX): value for key, value in settings.items() if key not in own}
+    profile_target = target if isinstance(target, Target) else load_target(target)
+    quantizer = make_quantizer(quantize, theirs)
+    loaded = load_model(model, own)
+    found, refused = plans(profile_target, loaded, quantizer, runtime)
+    job = Job(
+        target=profile_target,
+        model=loaded,
+        quantizer=quantizer,
+        calibration_path=Path(calibration) if calibration is not None else None,
+        max_drop=max_drop,
+        rewrites=rewrites,
+        use_cache=use_cache,
+        progress=progress or (lambda _: None),
+    )
+    return job, found, refused
+
+
+def _compile(
+    job: Job, plans: Sequence[Plan], refused: Mapping[str, str], runtime: str, device: str | None, threads: int | None
+) -> Bundle:
+    from edge_sdk.pipeline import select
+    from edge_sdk.pipeline.compile import build
+
+    bundles = [build(job, plan) for plan in plans]
+    if len(bundles) == 1:
+        return select.only(bundles[0], runtime != "auto", refused)
+    if device is None:
+        if why := _not_here(job.target, plans):
+            return select.by_order(bundles, f"it cannot be measured here: {why}")
+        device = "local"
+    from edge_sdk.devices import open_device
+
+    with open_device(device) as place:
+        return select.by_measurement(bundles, place, job.target, threads, job.use_cache, job.progress)
+
+
+def _not_here(target: Target, plans: Sequence[Plan]) -> str | None:
+    """Why the plans' programs do not run on this machine, None where they do."""
+    from edge_sdk.support import support
+
+    abilities = {(one.runtime, one.delegate): one.run for one in support(target).runtimes}
+    for plan in plans:
+        ability = abilities[plan.rule.name, plan.rule.delegate]
+        if not ability.ok:
+            return ability.reason
+    return None
+
+
+def _target_of(bundle: Bundle, target: str | Path | Target | None) -> Target | None:
+    """The profile to read the device by; None where the bundle's own is not known here."""
+    from edge_sdk.schema import load_target
+    from edge_sdk.schema.target import Target
+
+    if isinstance(target, Target):
+        return target
+    if target is not None:
+        return load_target(target)
+    try:
+        return load_target(bundle.manifest.target)
+    except TargetError:
+        return None
+
+
+def _place(bundle: Bundle, out: Path | str | None) -> Bundle:
+    from edge_sdk.pipeline.cache import place
+
+    return bundle if out is None else place(bundle, Path(out))
+
+
+def _fp32_outputs(job: Job, samples: Sequence[Sample]) -> list[Sample]:
+    from edge_sdk.pipeline.data import fp32_forward
+
+    if not samples:
+        return []
+    job.progress(f"running {len(samples)} inputs in FP32 here")
+    forward = fp32_forward(job.model)
+    return [forward(sample) for sample in samples]
+
+
+def _predictions(
+    model: Model, files: Sequence[Path], fp32: Sequence[Sample], device: Sequence[Sample]
+) -> list[Prediction]:
+    from edge_sdk.schema.report import Prediction
+
+    return [
+        Prediction(input=file.name, fp32=model.postprocess(exact), device=model.postprocess(found))
+        for file, exact, found in zip(files, fp32, device, strict=True)
+    ]
+
+
+def _write(report: Report, raw: Mapping[str, object], out: Path | str | None) -> None:
+    from edge_sdk._files import write_atomic
+
+    if out is None:
+        return
+    write_atomic(Path(out) / REPORT, report.model_dump_json(indent=2) + "\n")
+    write_atomic(Path(out) / SAMPLES, json.dumps(raw) + "\n")

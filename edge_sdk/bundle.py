@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from edge_sdk._files import atomic_dir, sha256_file
 from edge_sdk.errors import BundleError
 from edge_sdk.schema._base import faults
-from edge_sdk.schema.manifest import SCHEMA_VERSION, FileEntry, Manifest
+from edge_sdk.schema.manifest import SCHEMA_VERSION, FileEntry, Manifest, Selection
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,11 +36,13 @@ class Bundle:
         path: The folder.
         manifest: What stands in its ``manifest.json``.
         manifest_sha256: The hash of ``manifest.json``; it covers the files through their own hashes.
+        selection: How its runtime was chosen, where that was just decided.
     """
 
     path: Path
     manifest: Manifest
     manifest_sha256: str = field(repr=False)
+    selection: Selection | None = field(default=None, compare=False)
 
     @classmethod
     def open(cls, path: Path | str) -> Bundle:

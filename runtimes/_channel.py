@@ -33,8 +33,8 @@ class Channel:
         os.dup2(2, 1)
         return cls(descriptor)
 
-    def send(self, kind, **fields):
-        """Sends one message."""
+    def send(self, kind, /, **fields):
+        """Sends one message; ``kind`` is its type."""
         line = json.dumps(dict(type=kind, **fields), separators=(",", ":"), allow_nan=False).encode() + b"\n"
         self._sending = True
         rest = memoryview(line)

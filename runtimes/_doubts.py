@@ -59,6 +59,7 @@ def of_load(shares, load_average, throttled):
         if load_average is not None and load_average > 0.5 * cpus:
             yield "the load average was %.1f on %d processors before the start" % (load_average, cpus)
         return
-    for share, who in zip(shares, ("other programs", "the hypervisor")):
+    others, hypervisor = shares
+    for share, who in ((others, "other programs"), (hypervisor, "the hypervisor")):
         if share > NOISY_SHARE:
             yield "%s took %.0f %% of the processors' time during the run" % (who, share * 100)

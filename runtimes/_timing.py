@@ -55,7 +55,7 @@ def _time_one(call, starts, spans, first, last):
 
 def _time_parts(calls, starts, spans, parts, first, last):
     clock = perf_counter_ns
-    pairs = list(zip(calls, parts))
+    pairs = [(call, parts[place]) for place, call in enumerate(calls)]
     for index in range(first, last):
         begin = before = clock()
         for call, part in pairs:
@@ -82,9 +82,8 @@ def warm_up(recorder, timing, first_ns, beat):
     deadline = perf_counter_ns() + int(timing["warmup_max_s"] * 1e9)
     runs, before, typical = 0, None, max(1, first_ns)
     while perf_counter_ns() < deadline:
-        affordable = (deadline - perf_counter_ns()) // typical + 1
-        count = int(min(max(3, WARMUP_BLOCK_NS // typical), affordable, recorder.capacity))
-        recorder.block(0, count)
+        wanted = min(max(3, WARMUP_BLOCK_NS // typical), recorder.capacity)
+        count = _run_until(recorder, wanted, deadline)
         runs += count
         typical = max(1, int(_stats.percentile(sorted(recorder.spans[:count]), 0.5)))
         steady = before is not None and abs(typical - before) <= timing["steady_within"] * before
@@ -93,6 +92,15 @@ def warm_up(recorder, timing, first_ns, beat):
         before = typical
         beat(runs)
     return runs, False, typical
+
+
+def _run_until(recorder, wanted, deadline):
+    """Runs iterations from index 0, at least one; returns how many there was time for."""
+    for index in range(wanted):
+        recorder.block(index, 1)
+        if perf_counter_ns() >= deadline:
+            return index + 1
+    return wanted
 
 
 def measure(recorder, timing, typical_ns, beat):

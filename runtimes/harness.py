@@ -97,7 +97,8 @@ def main(runtime, argv=None):
     except BrokenPipeError:
         return 1
     except Exception as error:
-        traceback.print_exc()
+        if not isinstance(error, Refused):
+            traceback.print_exc()
         channel.error(_kind(channel.stage, error), _brief(error))
         return 1
 
@@ -187,16 +188,16 @@ class _Run:
     def _measure(self, references):
         timing, parts = self.request["timing"], self.request["parts"]
         recorder = _timing.Recorder([part["name"] for part in parts])
-        feeds = []
+        feeds = {}
         for part in parts:
             inputs = _arrays.part_inputs(references, part)
             if not inputs:
                 raise ValueError("%s holds no inputs for part '%s'" % (self.request["reference"], part["name"]))
-            feeds.append(_arrays.sample(inputs, 0))
+            feeds[part["name"]] = _arrays.sample(inputs, 0)
         memory = _system.Memory()
         load_ns = self._load()
         memory.look()
-        recorder.calls = [self.parts[part["name"]].bind(feed) for part, feed in zip(parts, feeds)]
+        recorder.calls = [self.parts[name].bind(feed) for name, feed in feeds.items()]
 
         self.channel.progress("first")
         recorder.block(0, 1)

@@ -92,7 +92,7 @@ FRESH = """
 def fresh(*arguments: str, path: str = "") -> dict:
     """Runs the look-up in a process of its own, with one more folder to import from."""
     command = [sys.executable, "-c", textwrap.dedent(FRESH), *arguments]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([path, *sys.path])}
+    environment = {**os.environ, "EDGE_SDK_TARGETS": "", "PYTHONPATH": os.pathsep.join([path, *sys.path])}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)

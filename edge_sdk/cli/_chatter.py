@@ -18,7 +18,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
-from typing import IO
+from typing import TextIO
 
 NOISE = re.compile(
     rb"\[cpuinfo_utils\.cpp:\d+\] |"  # ExecuTorch looks for ARM's identification registers on every processor
@@ -31,7 +31,7 @@ _DRAIN_S = 1.0
 
 
 @contextmanager
-def apart(verbose: bool) -> Iterator[tuple[IO[str], IO[str]]]:
+def apart(verbose: bool) -> Iterator[tuple[TextIO, TextIO]]:
     """Yields the standard output and standard error that are ours alone inside the block.
 
     Args:
@@ -49,7 +49,7 @@ def apart(verbose: bool) -> Iterator[tuple[IO[str], IO[str]]]:
 
 
 @contextmanager
-def _descriptors_apart(verbose: bool) -> Iterator[tuple[IO[str], IO[str]]]:
+def _descriptors_apart(verbose: bool) -> Iterator[tuple[TextIO, TextIO]]:
     _flush()
     kept = os.dup(1), os.dup(2)
     child = None
@@ -112,14 +112,12 @@ def _flush() -> None:
         ctypes.CDLL(None).fflush(None)
 
 
-def _text(descriptor: int, like: IO[str]) -> IO[str]:
+def _text(descriptor: int, like: TextIO) -> TextIO:
     line_buffering = 1 if os.isatty(descriptor) or like is sys.stderr else -1
-    return open(
-        descriptor, "w", line_buffering, encoding=like.encoding, errors="backslashreplace", closefd=False
-    )
+    return open(descriptor, "w", line_buffering, encoding=like.encoding, errors="backslashreplace", closefd=False)
 
 
-def _fileno(stream: IO[str]) -> int | None:
+def _fileno(stream: TextIO) -> int | None:
     try:
         return stream.fileno()
     except (OSError, ValueError):

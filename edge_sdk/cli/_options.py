@@ -34,7 +34,7 @@ def add_compile_options(parser: Parser) -> None:
         dest="settings",
         action=_Setting,
         metavar="KEY=VALUE",
-        help="a setting of the model or an option of the quantizer; may be given several times",
+        help="a setting of the model, or quantize.KEY=VALUE for an option of the quantizer; may be given several times",
     )
     group.add_argument(
         "--calibration", type=Path, metavar="PATH", help="calibration inputs instead of the model's own: photos or .npz"
@@ -48,17 +48,30 @@ def add_compile_options(parser: Parser) -> None:
     )
     group.add_argument("--no-rewrites", action="store_true", help="leave the graph as it was exported")
     group.add_argument("--no-cache", action="store_true", help="neither read nor write the cache")
-    group.add_argument("--out", type=Path, metavar="DIR", help="where NAME.edge is put (default: edge-out)")
 
 
-def add_run_options(group: argparse._ArgumentGroup, default_device: str) -> None:
-    """Adds what says where it runs."""
+def add_run_options(parser: Parser) -> None:
+    """Adds what says where and how it runs."""
+    group = parser.add_argument_group("run")
     group.add_argument(
-        "--device", metavar="URI", help=f"local, ssh://[user@]host[:port] or adb://[serial] (default: {default_device})"
+        "--device",
+        metavar="URI",
+        help="where to run and measure: local, ssh://[user@]host[:port] or adb://[serial] (default: local)",
     )
     group.add_argument(
         "--threads", type=_threads, metavar="N", help="processor threads (default: what the target says)"
     )
+
+
+def add_out(parser: Parser, what: str, otherwise: str) -> None:
+    """Adds ``--out``.
+
+    Args:
+        parser: The verb's parser.
+        what: What the folder gets.
+        otherwise: What happens without it.
+    """
+    parser.add_argument("--out", type=Path, metavar="DIR", help=f"the folder for {what} (default: {otherwise})")
 
 
 def compile_arguments(args: argparse.Namespace) -> dict[str, Any]:
@@ -72,6 +85,8 @@ def compile_arguments(args: argparse.Namespace) -> dict[str, Any]:
         "max_drop": args.max_drop,
         "rewrites": not args.no_rewrites,
         "use_cache": not args.no_cache,
+        "device": args.device,
+        "threads": args.threads,
     }
 
 

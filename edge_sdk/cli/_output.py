@@ -7,13 +7,15 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from edge_sdk.errors import StorageError
 from edge_sdk.reporting.text import clean
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+    from edge_sdk.schema.report import Report
 
 _PLAIN_COLUMNS = 120
 """Width where nobody looks on: in a pipe or a file."""
@@ -28,7 +30,7 @@ class Output:
         as_json: Whether the result is one JSON document instead of tables.
     """
 
-    def __init__(self, stdout: IO[str], stderr: IO[str], *, as_json: bool) -> None:
+    def __init__(self, stdout: TextIO, stderr: TextIO, *, as_json: bool) -> None:
         self.as_json = as_json
         self._stdout = stdout
         self._stderr = stderr
@@ -53,6 +55,20 @@ class Output:
             raise
         except OSError as error:
             raise StorageError(f"cannot write to standard output: {error.strerror}") from error
+
+    def report(self, report: Report) -> None:
+        """Prints a report as the result.
+
+        Raises:
+            StorageError: Standard output cannot be written.
+        """
+
+        def view() -> RenderableType:
+            from edge_sdk.reporting.tables import report_view
+
+            return report_view(report)
+
+        self.result(report.model_dump(mode="json"), view)
 
     @contextmanager
     def progress(self) -> Iterator[Callable[[str], None]]:
@@ -98,7 +114,7 @@ class Output:
             finish()
 
     @staticmethod
-    def _console(stream: IO[str]):
+    def _console(stream: TextIO):
         from rich.console import Console
 
         width = None if stream.isatty() or "COLUMNS" in os.environ else _PLAIN_COLUMNS

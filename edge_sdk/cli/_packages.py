@@ -53,9 +53,7 @@ def packages() -> list[Package]:
     for requirement in map(Requirement, lines):
         if extras := _extras(requirement):
             wanted.setdefault((requirement.name, str(requirement.specifier)), []).extend(extras)
-    return [
-        Package(name, specifier, _installed(name), tuple(extras)) for (name, specifier), extras in wanted.items()
-    ]
+    return [Package(name, specifier, _installed(name), tuple(extras)) for (name, specifier), extras in wanted.items()]
 
 
 def _extras(requirement: Requirement) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from pathlib import Path
 
-from edge_sdk.cli._options import add_run_options
+from edge_sdk.cli._options import add_out, add_run_options
 from edge_sdk.cli._output import Output
 from edge_sdk.cli._parser import Parser, example
 
@@ -13,8 +13,12 @@ from edge_sdk.cli._parser import Parser, example
 def configure(parser: Parser) -> None:
     """Adds the verb's arguments."""
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="a folder NAME.edge, or a zip of it")
-    add_run_options(parser.add_argument_group("run"), "local")
-    example(parser, "edge-sdk profile edge-out/efficientnet_lite0.edge --threads 1")
+    parser.add_argument(
+        "--target", metavar="NAME", help="the profile to judge by (default: what the bundle was compiled for)"
+    )
+    add_out(parser, "report.json and samples.json", "neither is written")
+    add_run_options(parser)
+    example(parser, "edge-sdk profile build/efficientnet_lite0.edge --threads 1")
 
 
 def run(args: Namespace, output: Output) -> int:
@@ -22,12 +26,13 @@ def run(args: Namespace, output: Output) -> int:
     from edge_sdk import api
 
     with output.progress() as progress:
-        report = api.profile(args.bundle, device=args.device or "local", threads=args.threads, progress=progress)
-    output.result(report.model_dump(mode="json"), lambda: _view(report))
+        report = api.profile(
+            args.bundle,
+            target=args.target,
+            device=args.device or "local",
+            threads=args.threads,
+            out=args.out,
+            progress=progress,
+        )
+    output.report(report)
     return 0
-
-
-def _view(report):
-    from edge_sdk.reporting.tables import report_view
-
-    return report_view(report)

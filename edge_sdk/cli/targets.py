@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def configure(parser: Parser) -> None:
     """Adds the verb's arguments."""
     parser.add_argument(
-        "name", nargs="?", metavar="NAME", help="show one target with its figures and their sources; a YAML file will do"
+        "name", nargs="?", metavar="NAME", help="show one target with all figures and sources; a YAML file will do"
     )
     example(parser, "edge-sdk targets", "edge-sdk targets raspberry-pi-5")
 

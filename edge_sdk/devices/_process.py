@@ -68,7 +68,8 @@ class Child:
                 stream.close()
 
     def tail(self) -> str:
-        """The last lines of standard error, as far as they were read."""
+        """The last lines of standard error so far."""
+        self._drain_errors()
         text = b"".join(self._errors)[-_TAIL_BYTES:].decode(errors="replace")
         return "\n".join(text.splitlines()[-_TAIL_LINES:])
 
@@ -136,7 +137,6 @@ class Child:
             code = self._process.wait(_EXIT_S)
         except subprocess.TimeoutExpired:
             raise BrokenStreamError("it closed its channel but did not end, and was stopped.") from None
-        self._drain_errors()
         if code < 0:
             hint = "; perhaps the machine ran out of memory" if -code == signal.SIGKILL else ""
             raise BrokenStreamError(f"it was killed by signal {-code} ({signal.strsignal(-code)}){hint}.")

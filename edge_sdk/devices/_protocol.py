@@ -46,8 +46,8 @@ def conversation(lines: Iterable[bytes], uri: str, runtime: str, tail: Callable[
     """
     stage = "start"
 
-    def fail(reason: str, error: Exception | None = None) -> NoReturn:
-        end = plain(tail()).strip()
+    def fail(reason: str, error: Exception | None = None, explained: bool = False) -> NoReturn:
+        end = "" if explained else plain(tail()).strip()
         seen = f"\nThe end of its standard error:\n{end}" if end else ""
         raise DeviceError(f"device '{uri}': the {runtime} runner failed at step '{stage}': {reason}{seen}") from error
 
@@ -65,7 +65,7 @@ def conversation(lines: Iterable[bytes], uri: str, runtime: str, tail: Callable[
                         f"device '{uri}': the runtime '{runtime}' cannot be imported there: {plain(message.message)}. "
                         f"Install it: pip install 'edge-sdk[{runtime}]'"
                     )
-                fail(f"{plain(message.message)} ({message.kind}).")
+                fail(f"{plain(message.message)} ({message.kind}).", explained=message.kind != "runtime")
             if isinstance(message, Hello) is greeted:
                 fail(f"it sent '{message.type}' {'again' if greeted else 'before hello'}.")
             if isinstance(message, Hello) and message.runtime != runtime:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import ClassVar
@@ -38,8 +38,8 @@ class Device(ABC):
         """
 
     @abstractmethod
-    def run(self, runtime: str, request: RunRequest) -> Iterator[Message]:
-        """Starts the runner of ``runtime`` and yields its messages until ``result``.
+    def run(self, runtime: str, request: RunRequest) -> Generator[Message, None, None]:
+        """Starts the runner of ``runtime`` and yields its messages until ``result``; closing the generator ends it.
 
         Raises:
             DeviceError: The runner failed, fell silent or answered something else than the protocol.
@@ -62,7 +62,7 @@ class Device(ABC):
             DeviceError: Another holds it.
         """
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - a device that leaves nothing has nothing to do
         """Removes what this session left on the device and closes the link."""
 
     def __enter__(self) -> Device:

@@ -8,7 +8,7 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic, sleep
@@ -75,7 +75,7 @@ class LocalDevice(Device):
         """The path itself."""
         return str(path.resolve())
 
-    def run(self, runtime: str, request: RunRequest) -> Iterator[Message]:
+    def run(self, runtime: str, request: RunRequest) -> Generator[Message, None, None]:
         """Runs a request in a process of its own; see `Device.run`."""
         runner = self._runner(runtime)
         path = Path(self.scratch("request.json"))

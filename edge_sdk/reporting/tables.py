@@ -13,7 +13,8 @@ from edge_sdk.reporting.text import clean, figure, large, megabytes, plural
 from edge_sdk.schema.report import Unavailable
 
 if TYPE_CHECKING:
-    from edge_sdk.schema.manifest import Fallback, Manifest, Rewrite, Selection, SkippedLayer
+    from edge_sdk.bundle import Bundle
+    from edge_sdk.schema.manifest import Fallback, Rewrite, Selection, SkippedLayer
     from edge_sdk.schema.report import Prediction, Report, Tag
 
 _MOST_LISTED = 12
@@ -63,13 +64,14 @@ def predictions_view(predictions: Sequence[Prediction]) -> Table:
     )
 
 
-def bundle_view(manifest: Manifest, path: str) -> RenderableType:
+def bundle_view(bundle: Bundle) -> RenderableType:
     """What compilation gave."""
+    manifest = bundle.manifest
     variant = f" ({manifest.model.variant})" if manifest.model.variant else ""
     runtime = manifest.runtime
     partition = manifest.partition
     rows = [
-        ("Runtime", f"{runtime.name} {runtime.version}, {runtime.delegate}"),
+        ("Runtime", f"{runtime.name} {runtime.version}, {runtime.delegate}{_selection(bundle.selection)}"),
         ("Size", f"{megabytes(manifest.size_bytes)} in {plural(len(manifest.files), 'file')}"),
         ("Work", f"{large(manifest.cost.macs)} multiply-accumulates an inference"),
         ("Delegate", _delegate(partition.delegated, partition.pieces, partition.fallback)),
@@ -78,7 +80,7 @@ def bundle_view(manifest: Manifest, path: str) -> RenderableType:
     ]
     if manifest.compile_s:
         rows.append(("Time", ", ".join(f"{stage} {figure(spent)} s" for stage, spent in manifest.compile_s.items())))
-    rows.append(("Bundle", path))
+    rows.append(("Bundle", str(bundle.path)))
     return facts(f"{manifest.name}{variant} for {manifest.target}, {manifest.quantization.method}", rows)
 
 
@@ -160,7 +162,8 @@ def _selection(selection: Selection | None) -> str:
     if selection is None:
         return ""
     medians = ", ".join(f"{name} {figure(value)} ms" for name, value in selection.medians_ms.items())
-    return f"\nby {selection.by}: {selection.reason}" + (f" ({medians})" if medians else "")
+    choice = "no choice: " if selection.by == "only" else ""
+    return f"\n{choice}{selection.reason}" + (f" ({medians})" if medians else "")
 
 
 def _delegate(delegated: int, pieces: int, fallback: Sequence[Fallback]) -> str:

@@ -23,6 +23,7 @@ class ExecuTorchBackend(Backend):
     name: ClassVar[str] = "executorch"
     extra: ClassVar[str] = "executorch"
     requires: ClassVar[tuple[str, ...]] = ("torch", "executorch", "torchao")
+    runner_requires: ClassVar[tuple[str, ...]] = ("torch", "executorch")
     packages: ClassVar[tuple[str, ...]] = ("torch", "executorch", "torchao")
     graphs: ClassVar[frozenset[Graph]] = frozenset({"torch"})
     delegates: ClassVar[frozenset[str]] = frozenset({"xnnpack"})

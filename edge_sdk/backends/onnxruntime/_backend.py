@@ -26,6 +26,7 @@ class OnnxRuntimeBackend(Backend):
     name: ClassVar[str] = "onnxruntime"
     extra: ClassVar[str] = "onnxruntime"
     requires: ClassVar[tuple[str, ...]] = ("torch", "torchao", "onnx", "onnxruntime", "onnxscript")
+    runner_requires: ClassVar[tuple[str, ...]] = ("onnxruntime", "numpy")
     packages: ClassVar[tuple[str, ...]] = ("torch", "torchao", "onnx", "onnxruntime", "onnxscript")
     graphs: ClassVar[frozenset[Graph]] = frozenset({"torch", "onnx"})
     delegates: ClassVar[frozenset[str]] = frozenset({"cpu"})

@@ -1,0 +1,270 @@
+"""The pipeline: capture, quantize, lower, package; each result kept in the cache by its key."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
+from functools import cached_property
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+import edge_sdk
+from edge_sdk.errors import UnsupportedError
+from edge_sdk.pipeline import cache, data, key
+from edge_sdk.pipeline.plan import Plan, check_data
+from edge_sdk.schema.manifest import Cost, Manifest, ModelRef, Quantization
+
+if TYPE_CHECKING:
+    from edge_sdk.bundle import Bundle
+    from edge_sdk.models.base import Model, Sample
+    from edge_sdk.pipeline.values import Captured, Lowered, Quantized
+    from edge_sdk.quantization.base import Quantizer
+    from edge_sdk.schema.target import Target
+
+logger = logging.getLogger(__name__)
+
+_MAX_REFERENCE = 8
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to compile. The captured graph and the data are made once, when first needed.
+
+    Attributes:
+        target: The profile.
+        model: The model.
+        quantizer: The quantizer.
+        calibration_path: The user's own calibration data, None for the model's.
+        max_drop: Largest allowed drop of accuracy, None for no budget.
+        rewrites: Whether graph rewrites are on.
+        use_cache: Whether a bundle of the same key may be taken from the cache.
+        progress: Called with a line as each stage starts.
+    """
+
+    target: Target
+    model: Model
+    quantizer: Quantizer
+    calibration_path: Path | None = None
+    max_drop: float | None = None
+    rewrites: bool = True
+    use_cache: bool = True
+    progress: Callable[[str], None] = lambda _: None
+    seconds: dict[str, float] = field(default_factory=dict, repr=False)
+
+    @contextmanager
+    def stage(self, name: str, said: str) -> Iterator[None]:
+        """Says that a stage starts, and keeps how long it took."""
+        self.progress(said)
+        start = perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = round(self.seconds.get(name, 0.0) + perf_counter() - start, 3)
+
+    @cached_property
+    def captured(self) -> Captured:
+        """The model's graphs."""
+        from edge_sdk.pipeline.capture import capture
+
+        with self.stage("capture", f"capturing {self.model.name}"):
+            return capture(self.model)
+
+    @cached_property
+    def calibration(self) -> Sequence[Sample]:
+        """The calibration inputs, none where the quantizer needs none."""
+        if not self.quantizer.needs_calibration:
+            return ()
+        return data.read_calibration(self.model, self.calibration_path)
+
+    @cached_property
+    def identity(self) -> Mapping[str, str]:
+        """What decides weights and graph; for a user's own function that means loading it."""
+        return self.model.fingerprint() or key.captured_identity(self.captured)
+
+    @cached_property
+    def reference(self) -> bytes:
+        """``reference.npz``: a few real inputs with their FP32 outputs."""
+        with self.stage("reference", "computing the FP32 reference"):
+            return _reference(self.model, self.captured)
+
+    def key(self, plan: Plan) -> str:
+        """The key of the job on one runtime."""
+        own = _file_identity(self.calibration_path) if self.calibration_path else ""
+        return key.compile_key(
+            self.target, self.model, self.identity, self.quantizer, plan, own, self.max_drop, self.rewrites
+        )
+
+
+def build(job: Job, plan: Plan) -> Bundle:
+    """The bundle of a job on one runtime: from the cache, or compiled now.
+
+    Raises:
+        EdgeSdkError: A stage failed; nothing half done is left.
+    """
+    name = _name(job, plan)
+    digest = job.key(plan)
+    if job.use_cache and (found := cache.find(digest, name)):
+        job.progress(f"found in the cache: {found.manifest.name}")
+        return found
+    check_data(job.model, job.quantizer, job.calibration, job.max_drop)
+    _check_shapes(job, plan)
+    backend = plan.backend
+    enabled = frozenset(backend.rewrites) if job.rewrites else frozenset()
+    with job.stage(f"{backend.name} rewrite", f"rewriting the graph for {backend.name}"):
+        rewritten = backend.rewrite(job.captured, enabled)
+    with job.stage(f"{backend.name} quantize", f"quantizing to {job.quantizer.name} for {backend.name}"):
+        quantized = replace(_quantize(job, plan, rewritten), enabled=enabled)
+    with job.stage(f"{backend.name} lower", f"lowering for {backend.name} ({plan.rule.delegate})"):
+        lowered = backend.lower(quantized, plan.rule)
+    return _package(job, plan, name, digest, lowered)
+
+
+def _quantize(job: Job, plan: Plan, captured: Captured) -> Quantized:
+    from edge_sdk.pipeline.values import Quantized
+    from edge_sdk.quantization.base import Data
+
+    quantizer = job.quantizer
+    where = "onnx" if job.model.onnx else plan.backend.quantizers[quantizer.name]
+    if where == "torch":
+        budget = None
+        if job.max_drop is not None:
+            from edge_sdk.pipeline.budget import make_budget
+
+            budget = make_budget(job.model, job.max_drop, _reference_samples(job.model, job.captured))
+        return quantizer.apply_torch(captured, Data(job.calibration, budget, job.progress))
+    return Quantized(
+        graphs=captured.graphs,
+        quantization=Quantization(method=quantizer.name, options=quantizer.options),
+        rewrites=captured.rewrites,
+        on_onnx=quantizer,
+        calibration=job.calibration,
+    )
+
+
+def _package(job: Job, plan: Plan, name: str, digest: str, lowered: Lowered) -> Bundle:
+    from edge_sdk.bundle import write_bundle
+
+    reference = job.reference
+    job.progress("writing the bundle")
+    specs = [spec for graph in job.captured.graphs for spec in (*graph.inputs, *graph.outputs)]
+    manifest = Manifest(
+        name=name,
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        sdk_version=edge_sdk.__version__,
+        key=digest,
+        target=job.target.name,
+        model=ModelRef(name=job.model.name, variant=job.model.variant),
+        runtime=lowered.runtime,
+        quantization=lowered.quantization,
+        parts=list(lowered.parts),
+        partition=lowered.partition,
+        cost=Cost(
+            macs=job.captured.macs,
+            weight_bytes=sum(len(content) for content in lowered.files.values()),
+            activation_bytes=sum(_bytes(spec) for spec in specs),
+        ),
+        versions=key.versions(plan.backend.packages),
+        compile_s=dict(job.seconds),
+        labels=list(job.model.labels) if job.model.labels else None,
+        files={},
+    )
+    return write_bundle(cache.slot(digest, name), manifest, {**lowered.files, manifest.reference: reference})
+
+
+def _bytes(spec) -> int:
+    import numpy as np
+
+    return int(np.prod([size or 1 for size in spec.shape], dtype=np.int64)) * np.dtype(spec.dtype).itemsize
+
+
+def _reference_samples(model: Model, captured: Captured) -> list[Sample]:
+    """The model's reference inputs; where it has none, the example inputs of its parts."""
+    samples = model.samples("reference")[:_MAX_REFERENCE]
+    if samples:
+        return samples
+    return [
+        {
+            graph.name: {
+                spec.name: tensor.numpy() for spec, tensor in zip(graph.inputs, graph.example_inputs, strict=True)
+            }
+            for graph in captured.graphs
+        }
+    ]
+
+
+def _reference(model: Model, captured: Captured) -> bytes:
+    import numpy as np
+
+    samples = _reference_samples(model, captured)
+    forward = data.fp32_forward(model) if model.onnx else _forward(captured)
+    arrays: dict[str, list] = {}
+    for sample in samples:
+        outputs = forward(sample)
+        for part, values in sample.items():
+            for name, array in values.items():
+                arrays.setdefault(f"{part}/inputs/{name}", []).append(array)
+            for name, array in outputs[part].items():
+                arrays.setdefault(f"{part}/outputs/{name}", []).append(array)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **{name: np.stack(column) for name, column in arrays.items()})
+    return buffer.getvalue()
+
+
+def _forward(captured: Captured) -> data.Forward:
+    """The captured graphs in FP32, as they were before any rewrite."""
+    import torch
+
+    from edge_sdk.pipeline.capture import flat_outputs
+
+    def forward(sample: Sample) -> Sample:
+        found = {}
+        for graph in captured.graphs:
+            assert graph.torch is not None
+            inputs = [torch.from_numpy(sample[graph.name][spec.name]) for spec in graph.inputs]
+            with torch.no_grad():
+                outputs = flat_outputs(graph.torch(*inputs))
+            found[graph.name] = {
+                spec.name: output.numpy() for spec, output in zip(graph.outputs, outputs, strict=True)
+            }
+        return found
+
+    return forward
+
+
+def _check_shapes(job: Job, plan: Plan) -> None:
+    """Refuses sizes that vary where the target takes fixed ones only."""
+    if plan.rule.shapes == "dynamic":
+        return
+    for graph in job.captured.graphs:
+        for spec in graph.inputs:
+            if None in spec.shape:
+                shape = [size if size is not None else "?" for size in spec.shape]
+                raise UnsupportedError(
+                    f"input '{spec.name}' of model '{job.model.name}' has the shape {shape}, and target "
+                    f"'{job.target.name}' takes fixed shapes only on {plan.rule.name} ({plan.rule.delegate}). "
+                    f"Fix it: --set shape.{spec.name}={','.join(str(size or 1) for size in spec.shape)}"
+                    if job.model.onnx
+                    else f"input '{spec.name}' of model '{job.model.name}' has sizes that vary ({shape}), and target "
+                    f"'{job.target.name}' takes fixed shapes only on {plan.rule.name}. Leave them out of Part.dynamic."
+                )
+
+
+def _name(job: Job, plan: Plan) -> str:
+    model = job.model
+    named = f"{model.name}_{model.variant}" if model.variant else model.name
+    return f"{named}-{job.target.name}-{job.quantizer.name}-{plan.rule.name}"
+
+
+def _file_identity(path: Path) -> str:
+    """A hash of a file's content, or of all files of a folder."""
+    digest = hashlib.sha256()
+    for file in [path] if path.is_file() else sorted(item for item in path.glob("*") if item.is_file()):
+        digest.update(f"{file.name}\n".encode())
+        digest.update(file.read_bytes())
+    return digest.hexdigest()

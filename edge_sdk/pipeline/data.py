@@ -1,0 +1,144 @@
+"""Inputs from files: calibration data of the user's own, photos for the model, and FP32 outputs for both."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edge_sdk.errors import ModelError, UnsupportedError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from edge_sdk.models.base import Model, Part, Sample
+
+PHOTOS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
+Forward = Callable[["Sample"], "Sample"]
+
+
+def input_files(path: Path) -> list[Path]:
+    """The files that ``--input`` names: a file, or the images of a folder, sorted by name.
+
+    Raises:
+        ModelError: There is none.
+    """
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise ModelError(f"--input {path}: no such file or folder.")
+    found = sorted(file for file in path.iterdir() if file.suffix.lower() in PHOTOS)
+    if not found:
+        raise ModelError(f"--input {path}: the folder holds no image ({', '.join(sorted(PHOTOS))}).")
+    return found
+
+
+def read_calibration(model: Model, path: Path | None) -> list[Sample]:
+    """Calibration inputs: of a ``.npz`` file, of a folder of files, or the model's own.
+
+    A ``.npz`` holds an array for each input, named ``INPUT`` or ``PART/INPUT``, whose first dimension
+    counts the samples; the rest is the shape of the input, with or without its batch dimension of 1.
+
+    Raises:
+        ModelError: The file cannot be read or does not hold the inputs.
+    """
+    if path is None:
+        return model.samples("calibration")
+    if path.is_dir():
+        return [model.preprocess(file) for file in input_files(path)]
+    if not path.is_file():
+        raise ModelError(f"--calibration {path}: no such file or folder.")
+    return _read_npz(model, path)
+
+
+def _read_npz(model: Model, path: Path) -> list[Sample]:
+    import numpy as np
+
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = dict(file)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, TypeError) as error:
+        raise ModelError(f"--calibration {path} is no .npz file of arrays: {error}") from error
+    columns = {}
+    for part, name, shape, dtype in _expected(model):
+        array = arrays.get(f"{part}/{name}", arrays.get(name))
+        if array is None:
+            raise ModelError(f"--calibration {path} has no array '{name}' or '{part}/{name}'; it has {sorted(arrays)}.")
+        columns[part, name] = _samples_of(array, shape, dtype, f"--calibration {path}, array '{name}'")
+    counts = {len(column) for column in columns.values()}
+    if len(counts) != 1 or 0 in counts:
+        raise ModelError(f"--calibration {path}: the arrays hold {sorted(counts)} samples; expected one same number.")
+    samples: list[dict[str, dict[str, np.ndarray]]] = [{} for _ in range(counts.pop())]
+    for (part, name), column in columns.items():
+        for sample, array in zip(samples, column, strict=True):
+            sample.setdefault(part, {})[name] = array
+    return list(samples)
+
+
+def _samples_of(array: np.ndarray, shape: Sequence[int | None], dtype: str, where: str) -> list[np.ndarray]:
+    def fits(found: Sequence[int], wanted: Sequence[int | None]) -> bool:
+        return len(found) == len(wanted) and all(w in (None, f) for f, w in zip(found, wanted, strict=True))
+
+    if str(array.dtype) != dtype:
+        raise ModelError(f"{where} is of type {array.dtype}; expected {dtype}.")
+    if fits(array.shape[1:], shape):
+        return list(array)
+    if shape and shape[0] in (1, None) and fits(array.shape[1:], shape[1:]):
+        return [array[index : index + 1] for index in range(len(array))]
+    raise ModelError(f"{where} has the shape {list(array.shape)}; expected [samples, {str(list(shape))[1:-1]}].")
+
+
+def _expected(model: Model) -> list[tuple[str, str, tuple[int | None, ...], str]]:
+    """Part, input name, shape and type of every input."""
+    if model.onnx:
+        from edge_sdk.pipeline._onnx_source import capture_onnx
+
+        return [
+            (graph.name, spec.name, tuple(spec.shape), spec.dtype)
+            for graph in capture_onnx(model).graphs
+            for spec in graph.inputs
+        ]
+    return [
+        (part.name, name, _shape(part, name, tuple(tensor.shape)), str(tensor.dtype).removeprefix("torch."))
+        for part in model.parts()
+        for name, tensor in zip(part.input_names, part.example_inputs, strict=True)
+    ]
+
+
+def _shape(part: Part, name: str, shape: tuple[int, ...]) -> tuple[int | None, ...]:
+    return tuple(None if dim in part.dynamic.get(name, {}) else size for dim, size in enumerate(shape))
+
+
+def fp32_forward(model: Model) -> Forward:
+    """The model in FP32 on this machine: as PyTorch runs it, or ONNX Runtime for an ONNX file.
+
+    Raises:
+        ModelError: The model cannot be loaded.
+    """
+    if model.onnx:
+        from edge_sdk.pipeline._onnx_source import onnx_forward
+
+        return onnx_forward(model)
+    import torch
+
+    from edge_sdk.pipeline.capture import flat_outputs
+
+    parts = model.parts()
+
+    def forward(sample: Sample) -> Sample:
+        found = {}
+        for part in parts:
+            if part.name in sample:
+                arrays = sample[part.name]
+                if unknown := set(part.input_names) - set(arrays):
+                    raise UnsupportedError(f"part '{part.name}' gets no input for {sorted(unknown)}")
+                inputs = [torch.from_numpy(arrays[name]) for name in part.input_names]
+                with torch.no_grad():
+                    outputs = flat_outputs(part.module.eval()(*inputs))
+                found[part.name] = {
+                    name: tensor.numpy() for name, tensor in zip(part.output_names, outputs, strict=True)
+                }
+        return found
+
+    return forward
