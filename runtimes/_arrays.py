@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import os
 import zipfile
+import zlib
 
 MAX_BYTES = 8 << 30
+
+
+class SamplesError(Exception):
+    """A file of samples cannot be read, or what it holds does not fit."""
 
 
 def load(path):
     """The arrays of a ``.npz`` by name. Pickled objects are refused.
 
     Raises:
-        ValueError: It is no such file, or unpacks to more than 8 GiB.
+        SamplesError: It is no such file, or unpacks to more than 8 GiB.
     """
     import numpy
 
@@ -20,11 +25,11 @@ def load(path):
         with zipfile.ZipFile(path) as archive:
             size = sum(member.file_size for member in archive.infolist())
         if size > MAX_BYTES:
-            raise ValueError("%s unpacks to %d bytes; at most %d are read" % (path, size, MAX_BYTES))
+            raise SamplesError("%s unpacks to %d bytes; at most %d are read" % (path, size, MAX_BYTES))
         with numpy.load(path, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
-    except (zipfile.BadZipFile, EOFError) as error:
-        raise ValueError("%s is not an .npz file: %s" % (path, error)) from error
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, RuntimeError) as error:
+        raise SamplesError("%s is not an .npz file of numbers: %s" % (path, error)) from error
 
 
 def save(path, arrays):
@@ -45,18 +50,18 @@ def part_inputs(arrays, part):
     """The inputs of one part, ``{name: [samples, ...]}``; empty where the file holds none of them.
 
     Raises:
-        ValueError: Some of them are missing, or they differ in the number of samples.
+        SamplesError: Some of them are missing, or they differ in the number of samples.
     """
     keys = {name: "%s/inputs/%s" % (part["name"], name) for name in part["inputs"]}
     missing = [key for key in keys.values() if key not in arrays]
     if len(missing) == len(keys):
         return {}
     if missing:
-        raise ValueError("the samples lack %s" % ", ".join(missing))
+        raise SamplesError("the samples lack %s" % ", ".join(missing))
     found = {name: arrays[key] for name, key in keys.items()}
     counts = {len(array) if array.ndim else 0 for array in found.values()}
     if len(counts) != 1 or 0 in counts:
-        raise ValueError(
+        raise SamplesError(
             "the inputs of part '%s' have %s samples; expected one number above 0" % (part["name"], sorted(counts))
         )
     return found
@@ -71,18 +76,18 @@ def stack(part, outputs):
     """Outputs of many samples as ``{"PART/outputs/NAME": [samples, ...]}``.
 
     Raises:
-        ValueError: Their number or their shapes do not fit together.
+        SamplesError: Their number or their shapes do not fit together.
     """
     import numpy
 
     if any(len(arrays) != len(part["outputs"]) for arrays in outputs):
-        raise ValueError(
+        raise SamplesError(
             "part '%s' gives %d outputs; expected %s" % (part["name"], len(outputs[0]), ", ".join(part["outputs"]))
         )
     stacked = {}
     for place, name in enumerate(part["outputs"]):
         column = [arrays[place] for arrays in outputs]
         if len({array.shape for array in column}) != 1:
-            raise ValueError("output '%s' of part '%s' changes its shape between samples" % (name, part["name"]))
+            raise SamplesError("output '%s' of part '%s' changes its shape between samples" % (name, part["name"]))
         stacked["%s/outputs/%s" % (part["name"], name)] = numpy.stack(column)
     return stacked

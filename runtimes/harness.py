@@ -110,12 +110,14 @@ def _kind(stage, error):
         return "memory"
     if stage == "import" and isinstance(error, ImportError):
         return "missing_runtime"
-    return "runtime" if stage in ("import", "load", "first", "warmup", "timed") else "data"
+    if isinstance(error, _arrays.SamplesError) or (stage == "write" and isinstance(error, OSError)):
+        return "data"
+    return "runtime"
 
 
 def _brief(error):
     text = str(error).strip()
-    if isinstance(error, (Refused, ImportError, ValueError)) and text:
+    if isinstance(error, (Refused, ImportError, _arrays.SamplesError)) and text:
         return text
     return "%s: %s" % (type(error).__name__, text) if text else type(error).__name__
 
@@ -192,7 +194,9 @@ class _Run:
         for part in parts:
             inputs = _arrays.part_inputs(references, part)
             if not inputs:
-                raise ValueError("%s holds no inputs for part '%s'" % (self.request["reference"], part["name"]))
+                raise _arrays.SamplesError(
+                    "%s holds no inputs for part '%s'" % (self.request["reference"], part["name"])
+                )
             feeds[part["name"]] = _arrays.sample(inputs, 0)
         memory = _system.Memory()
         load_ns = self._load()

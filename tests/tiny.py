@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +52,8 @@ def onnx_program(scale: float = 1.0, op: str = "Relu") -> bytes:
     return onnx.helper.make_model(graph, opset_imports=[opset], ir_version=9).SerializeToString()
 
 
-def pte_program(methods: Sequence[str] = ("forward",)) -> bytes:
+@cache
+def pte_program(methods: tuple[str, ...] = ("forward",)) -> bytes:
     """An ExecuTorch program with the layer as each of its methods."""
     torch = pytest.importorskip("torch", reason="torch is not installed: pip install 'edge-sdk[executorch]'")
     pytest.importorskip("executorch", reason="executorch is not installed: pip install 'edge-sdk[executorch]'")
@@ -101,9 +103,7 @@ def bundle(folder: Path, runtime: str, program: bytes, parts: Sequence[str] = ("
             "key": hashlib.sha256(program).hexdigest(),
             "target": "desktop-cpu",
             "model": ModelRef(name="tiny"),
-            "runtime": RuntimeRef(
-                name=runtime, version="1", delegate="xnnpack" if runtime == "executorch" else "cpu"
-            ),
+            "runtime": RuntimeRef(name=runtime, version="1", delegate="xnnpack" if runtime == "executorch" else "cpu"),
             "quantization": Quantization(method="fp32"),
             "parts": specs,
             "partition": Partition(delegate="cpu", delegated=2, pieces=1),

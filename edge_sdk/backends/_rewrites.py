@@ -85,7 +85,7 @@ def drop_identities(module: GraphModule) -> int:
         _aten.alias.default,
     }
     count = 0
-    for node in _calls(module, nothing):
+    for node in calls(module, nothing):
         if node.target is _aten.dropout.default and node.args[2]:
             continue
         node.replace_all_uses_with(node.args[0])
@@ -97,13 +97,13 @@ def drop_identities(module: GraphModule) -> int:
 def fold_batch_norm(module: GraphModule) -> int:
     """Folds batch normalisation in evaluation mode into the convolution before it."""
     count = 0
-    for node in _calls(module, {_aten.batch_norm.default}):
+    for node in calls(module, {_aten.batch_norm.default}):
         conv = node.args[0]
         if not isinstance(conv, Node) or conv.target not in _CONVOLUTIONS or len(conv.users) != 1 or node.args[5]:
             continue
-        constants = [_constant(module, argument) for argument in (conv.args[1], *node.args[1:5])]
+        constants = [constant(module, argument) for argument in (conv.args[1], *node.args[1:5])]
         bias_node = conv.args[2] if len(conv.args) > 2 else None
-        bias = _constant(module, bias_node)
+        bias = constant(module, bias_node)
         shared = isinstance(conv.args[1], Node) and len(conv.args[1].users) != 1
         if any(value is None for value in constants) or (bias_node is not None and bias is None) or shared:
             continue
@@ -126,7 +126,7 @@ def fold_batch_norm(module: GraphModule) -> int:
 def mean_to_average_pool(module: GraphModule) -> int:
     """Turns a mean over height and width into an average pool to one pixel."""
     count = 0
-    for node in _calls(module, {_aten.mean.dim}):
+    for node in calls(module, {_aten.mean.dim}):
         source, dims = node.args[0], node.args[1]
         value = source.meta.get("val") if isinstance(source, Node) else None
         if value is None or value.dim() != 4 or node.kwargs.get("dtype") is not None:
@@ -149,7 +149,7 @@ def mean_to_average_pool(module: GraphModule) -> int:
 def fold_symmetric_padding(module: GraphModule) -> int:
     """Moves zero padding, equal on both sides, into the convolution behind it."""
     count = 0
-    for node in _calls(module, {_aten.pad.default, _aten.constant_pad_nd.default}):
+    for node in calls(module, {_aten.pad.default, _aten.constant_pad_nd.default}):
         pads = list(node.args[1])  # type: ignore[arg-type]
         users = list(node.users)
         if len(pads) != 4 or pads[0] != pads[1] or pads[2] != pads[3] or min(pads) < 0 or not _pads_zeros(node):
@@ -169,7 +169,8 @@ def fold_symmetric_padding(module: GraphModule) -> int:
 _CONVOLUTIONS = {_aten.conv1d.default, _aten.conv2d.default}
 
 
-def _calls(module: GraphModule, targets: set) -> list[Node]:
+def calls(module: GraphModule, targets: set) -> list[Node]:
+    """The calls of some operators, in order, in a list that survives edits."""
     return [node for node in module.graph.nodes if node.op == "call_function" and node.target in targets]
 
 
@@ -180,7 +181,8 @@ def _pads_zeros(node: Node) -> bool:
     return mode == "constant" and ((node.args[3] if len(node.args) > 3 else 0) or 0) == 0
 
 
-def _constant(module: GraphModule, argument: object) -> torch.Tensor | None:
+def constant(module: GraphModule, argument: object) -> torch.Tensor | None:
+    """The value of an argument that is a parameter or buffer, None where it is computed or absent."""
     if not isinstance(argument, Node) or argument.op != "get_attr":
         return None
     value: object = module

@@ -17,7 +17,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from typing import TextIO
 
 NOISE = re.compile(
@@ -51,16 +51,14 @@ def apart(verbose: bool) -> Iterator[tuple[TextIO, TextIO]]:
 @contextmanager
 def _descriptors_apart(verbose: bool) -> Iterator[tuple[TextIO, TextIO]]:
     _flush()
+    # The filter is started first, so that it does not hold the copies below open.
+    child, entry = (None, 2) if verbose or not hasattr(os, "fork") else _start_filter()
     kept = os.dup(1), os.dup(2)
-    child = None
-    if verbose or not hasattr(os, "fork"):
-        os.dup2(2, 1)
-    else:
-        child, entry = _start_filter()
-        os.dup2(entry, 1)
+    os.dup2(entry, 1)
+    if child is not None:
         os.dup2(entry, 2)
         os.close(entry)
-    stdout, stderr = (_text(descriptor, like) for descriptor, like in zip(kept, (sys.stdout, sys.stderr), strict=True))
+    stdout, stderr = _text(kept[0], sys.stdout), _text(kept[1], sys.stderr)
     try:
         yield stdout, stderr
         stdout.flush()
@@ -68,8 +66,9 @@ def _descriptors_apart(verbose: bool) -> Iterator[tuple[TextIO, TextIO]]:
         _flush()
         os.dup2(kept[0], 1)
         os.dup2(kept[1], 2)
-        for descriptor in kept:
-            os.close(descriptor)
+        for stream in (stdout, stderr):
+            with suppress(OSError):  # where it cannot be flushed, the block has already ended with that error
+                stream.close()
         if child is not None:
             _wait(child)
 
@@ -113,8 +112,8 @@ def _flush() -> None:
 
 
 def _text(descriptor: int, like: TextIO) -> TextIO:
-    line_buffering = 1 if os.isatty(descriptor) or like is sys.stderr else -1
-    return open(descriptor, "w", line_buffering, encoding=like.encoding, errors="backslashreplace", closefd=False)
+    at_once = os.isatty(descriptor) or like is sys.stderr
+    return open(descriptor, "w", 1 if at_once else -1, encoding=like.encoding, errors="backslashreplace")
 
 
 def _fileno(stream: TextIO) -> int | None:

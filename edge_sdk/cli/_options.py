@@ -108,8 +108,8 @@ def _drop(text: str) -> float:
         value = float(text)
     except ValueError:
         value = -1.0
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"found '{text}', expected a number from 0 to 1, such as 0.01")
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"found '{text}', expected a number from 0 to below 1, such as 0.01")
     return value
 
 

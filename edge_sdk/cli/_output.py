@@ -49,7 +49,11 @@ class Output:
             if self.as_json:
                 self._stdout.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
             else:
-                self._console(self._stdout).print(view())
+                # Printed through a text of our own, since Rich ends the program where the reader went away.
+                console = self._console(self._stdout)
+                with console.capture() as text:
+                    console.print(view())
+                self._stdout.write(text.get())
             self._stdout.flush()
         except BrokenPipeError:
             raise

@@ -49,7 +49,7 @@ def _describe(registry, name: str) -> dict[str, Any]:
 def _view(found: list[dict[str, Any]]):
     from edge_sdk.reporting.tables import listing
 
-    columns = ["Quantizer", "What it does", "Precision", "Calibration", "--max-drop", "Options (--set)"]
+    columns = ["Quantizer", "What it does", "Precision", "Calibration", "--max-drop", "Options (--set quantize.)"]
     return listing(columns, [_row(one) for one in found])
 
 

@@ -16,7 +16,7 @@ from edge_sdk.devices._protocol import BrokenStreamError
 
 _CHUNK = 1 << 16
 _TAIL_BYTES = 1 << 14
-_TAIL_LINES = 12
+_TAIL_LINES = 24
 _GRACE_S = 2.0
 _EXIT_S = 10.0
 

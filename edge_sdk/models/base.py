@@ -56,6 +56,10 @@ class Model(ABC):
     name: str
     variant: str | None = None
     labels: Sequence[str] | None = None
+    settings: ClassVar[Mapping[str, str]] = {}
+    """Name of each setting that the constructor takes, to its default; for ``edge-sdk models``."""
+    requires: ClassVar[tuple[str, ...]] = ()
+    """Modules that it needs beside those of the runtimes."""
     onnx: ClassVar[bool] = False
     """Whether the source is an ONNX file: then ``onnx_path`` holds it and ``parts`` is not used."""
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import linecache
+import logging
 import math
+import re
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -17,6 +22,13 @@ if TYPE_CHECKING:
     import torch
 
     from edge_sdk.models.base import Model, Part
+
+logger = logging.getLogger(__name__)
+
+# These print whole graphs and tracebacks of a failed export; `_explain` says the same in one line.
+_TALKATIVE = ("torch._subclasses.fake_tensor", "torch.export._trace")
+_DATA_DEPENDENT = re.compile(r'"[^"\n]*\bz?uf?\d+[^"\n]*" = torch\.ops\.((?!aten\.sym_)[\w.]+)\(')
+"""An operator whose result has a size or a value that only the data decides, in torch's print of a graph."""
 
 
 def capture(model: Model) -> Captured:
@@ -44,7 +56,7 @@ def _capture_part(part: Part) -> Graph:
     _check_part(part)
     shapes = _dynamic_shapes(part)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), _quiet():
             program = torch.export.export(part.module.eval(), part.example_inputs, dynamic_shapes=shapes, strict=False)
             graph = program.module(check_guards=False)
             outputs = flat_outputs(graph(*part.example_inputs))
@@ -52,6 +64,7 @@ def _capture_part(part: Part) -> Graph:
         raise
     except Exception as error:
         raise ModelError(_explain(part, error)) from error
+    _check_stateless(part, program)
     if len(outputs) != len(part.output_names):
         raise ModelError(
             f"part '{part.name}' gives {len(outputs)} outputs but names {len(part.output_names)}: "
@@ -65,7 +78,7 @@ def _capture_part(part: Part) -> Graph:
             for name, tensor, dims in zip(part.input_names, part.example_inputs, dynamic, strict=True)
         ),
         outputs=tuple(
-            tensor_spec(name, tensor, _dynamic_output_dims(program, index) if shapes else ())
+            tensor_spec(name, tensor, _dynamic_output_dims(program, index))
             for index, (name, tensor) in enumerate(zip(part.output_names, outputs, strict=True))
         ),
         torch=graph,
@@ -122,6 +135,17 @@ def _check_part(part: Part) -> None:
         raise ModelError(f"part '{part.name}': dynamic names inputs that it does not have: {sorted(unknown)}")
 
 
+def _check_stateless(part: Part, program: torch.export.ExportedProgram) -> None:
+    """Refuses a module that writes to its buffers or inputs: a compiled program keeps nothing between two calls."""
+    signature = program.graph_signature
+    changed = [*signature.buffers_to_mutate.values(), *signature.user_inputs_to_mutate.values()]
+    if changed:
+        raise ModelError(
+            f"part '{part.name}' changes {', '.join(sorted(set(changed)))} in place; a compiled program keeps no state "
+            "between two calls. Take the state as an input and return the new one as an output."
+        )
+
+
 def _dynamic_shapes(part: Part) -> tuple[dict[int, Any], ...] | None:
     from torch.export import Dim
 
@@ -150,27 +174,47 @@ def _count_macs(graph: Graph) -> int:
     return math.ceil(counter.get_total_flops() / 2)
 
 
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps what torch prints of a failing export off standard error; it goes to our log."""
+    levels = {name: logging.getLogger(name).level for name in _TALKATIVE}
+    printed = io.StringIO()
+    try:
+        for name in levels:
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+        with contextlib.redirect_stderr(printed):
+            yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+        if printed.getvalue().strip():
+            logger.info("printed during export:\n%s", printed.getvalue().strip())
+
+
 def _explain(part: Part, error: Exception) -> str:
     """One line on why the export failed: the operator, the user's own source line, what to do."""
-    operator = _failing_operator(error.__traceback__)
+    operator = _failing_operator(error)
     where = _user_frame(error.__traceback__)
     reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else "no message"
-    message = f"part '{part.name}' cannot be exported: {type(error).__name__}: {reason}"
+    message = f"part '{part.name}' cannot be exported: {type(error).__name__}: {reason.rstrip('.')}."
     if operator:
         message += f" In operator {operator}"
     if where:
         line = linecache.getline(where.filename, where.lineno or 0).strip()
-        message += f"{',' if operator else ' In'} {Path(where.filename).name}:{where.lineno}: `{line[:120]}`."
+        message += f"{',' if operator else ' In'} {Path(where.filename).name}:{where.lineno}: `{line[:120]}`"
     return message + (
-        " A graph cannot depend on the values of tensors: use torch.where or torch.cond, and keep shapes fixed"
+        ". A graph cannot depend on the values of tensors: use torch.where or torch.cond, and keep shapes fixed"
         " (or name them in Part.dynamic)."
     )
 
 
-def _failing_operator(trace: TracebackType | None) -> str | None:
+def _failing_operator(error: Exception) -> str | None:
     import torch
 
+    if deciding := _DATA_DEPENDENT.findall(str(getattr(error, "partial_fx_graph", ""))):
+        return str(deciding[-1])
     found = None
+    trace: TracebackType | None = error.__traceback__
     while trace:
         for name in ("func", "op", "target"):
             value = trace.tb_frame.f_locals.get(name)

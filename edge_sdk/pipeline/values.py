@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
     from edge_sdk.models.base import Sample
 
+KEEP_FLOAT = "edge_sdk_keep_float"
+"""Key of ``node.meta`` for a piece of an operator that stays in float as a whole: no quantizer touches it."""
+
 
 @dataclass(frozen=True)
 class Graph:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -57,7 +58,7 @@ def read_outputs(path: Path) -> dict[str, np.ndarray]:
             raise ValueError(f"it unpacks to {size} bytes; at most {_MAX_BYTES} are read")
         with np.load(path, allow_pickle=False) as arrays:
             return dict(arrays)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
         raise DeviceError(f"the outputs that the runner wrote cannot be read: {error}") from error
 
 

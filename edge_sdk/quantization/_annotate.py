@@ -18,6 +18,8 @@ from torchao.quantization.pt2e.quantizer import (
     SharedQuantizationSpec,
 )
 
+from edge_sdk.pipeline.values import KEEP_FLOAT
+
 _aten = torch.ops.aten
 LAYERS = {
     _aten.conv1d.default,
@@ -65,8 +67,14 @@ def layer_name(node: Node) -> str:
 
 
 def layers(graph: GraphModule, kinds: set = LAYERS) -> Iterator[Node]:
-    """The convolution and linear nodes, in order."""
-    return (node for node in graph.graph.nodes if node.op == "call_function" and node.target in kinds)
+    """The convolution and linear nodes, in order; no products that a rewrite wrote a mean as."""
+    return (
+        node
+        for node in graph.graph.nodes
+        if node.op == "call_function"
+        and node.target in kinds
+        and not (node.target is _aten.mm.default and KEEP_FLOAT in node.meta)
+    )
 
 
 class Int8Annotator(Quantizer):
@@ -150,7 +158,7 @@ class Int8Annotator(Quantizer):
 
 def _is_float(node: Node) -> bool:
     value = node.meta.get("val")
-    return isinstance(value, torch.Tensor) and value.dtype == torch.float32
+    return isinstance(value, torch.Tensor) and value.dtype == torch.float32 and KEEP_FLOAT not in node.meta
 
 
 def _output_spec(node: Node) -> bool:

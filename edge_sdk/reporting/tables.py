@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from edge_sdk.reporting.text import clean, figure, large, megabytes, plural
+from edge_sdk.reporting.text import clean, figure, plural, scaled
 from edge_sdk.schema.report import Unavailable
 
 if TYPE_CHECKING:
@@ -72,8 +72,8 @@ def bundle_view(bundle: Bundle) -> RenderableType:
     partition = manifest.partition
     rows = [
         ("Runtime", f"{runtime.name} {runtime.version}, {runtime.delegate}{_selection(bundle.selection)}"),
-        ("Size", f"{megabytes(manifest.size_bytes)} in {plural(len(manifest.files), 'file')}"),
-        ("Work", f"{large(manifest.cost.macs)} multiply-accumulates an inference"),
+        ("Size", f"{scaled(manifest.size_bytes, 'B')} in {plural(len(manifest.files), 'file')}"),
+        ("Work", f"{scaled(manifest.cost.macs, 'MAC')} an inference"),
         ("Delegate", _delegate(partition.delegated, partition.pieces, partition.fallback)),
         ("Rewrites", _rewrites(partition.rewrites)),
         ("Kept precise", _skipped(manifest.quantization.skipped)),
@@ -95,7 +95,7 @@ def _report_rows(report: Report) -> list[tuple[str, str]]:
         ("Energy", _energy(report)),
         ("Numerics", _numerics(report)),
         ("Accuracy", _accuracy(report)),
-        ("Size", f"{megabytes(report.bundle.size_bytes)} ({report.bundle.size_bytes:,} bytes)"),
+        ("Size", f"{scaled(report.bundle.size_bytes, 'B')} ({report.bundle.size_bytes:,} bytes)"),
         ("Delegate", _delegate(partition.delegated, partition.pieces, partition.fallback)),
         ("Rewrites", _rewrites(partition.rewrites)),
         ("Kept precise", _skipped(report.quantization.skipped)),
@@ -184,7 +184,7 @@ def _skipped(skipped: Sequence[SkippedLayer]) -> str:
 
 def _roofline(report: Report) -> str:
     roofline = report.roofline
-    work = f"{large(roofline.macs)} multiply-accumulates, {large(roofline.bytes)}B moved"
+    work = f"{scaled(roofline.macs, 'MAC')}, {scaled(roofline.bytes, 'B')} moved"
     if isinstance(roofline.bound_ms, Unavailable):
         return f"{work}; bound unavailable: {roofline.bound_ms.unavailable}"
     bound = f"{work}; {figure(roofline.bound_ms)} ms at the target's peaks"

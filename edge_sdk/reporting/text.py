@@ -7,6 +7,9 @@ import unicodedata
 # Formatting characters that turn the reading order around (Cf: bidirectional controls and isolates).
 _TURNS = frozenset("\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
+_TINY = 1e-4
+"""Below this a number is easier to read with an exponent."""
+
 
 def clean(text: object, *, keep: str = "") -> str:
     """The text with control characters made visible, so that it cannot drive a terminal.
@@ -24,25 +27,22 @@ def clean(text: object, *, keep: str = "") -> str:
 
 
 def figure(value: float, digits: int = 3) -> str:
-    """A number with ``digits`` significant digits and no exponent: ``0.00123``, ``4.56``, ``1,234``."""
+    """A number with ``digits`` significant digits: ``5.4e-07``, ``0.00123``, ``4.56``, ``1,230``."""
     if value == 0:
         return "0"
+    if abs(value) < _TINY:
+        return f"{value:.{digits - 1}e}"
     magnitude = f"{value:.{digits - 1}e}"
     exponent = int(magnitude.partition("e")[2])
     return f"{float(magnitude):,.{max(0, digits - 1 - exponent)}f}"
 
 
-def megabytes(size_bytes: int) -> str:
-    """Bytes as megabytes of 10^6 bytes."""
-    return f"{figure(size_bytes / 1e6)} MB"
-
-
-def large(count: float) -> str:
-    """A large count with its SI prefix: ``385 M``, ``1.82 G``."""
+def scaled(value: float, unit: str) -> str:
+    """A large amount with the SI prefix of its unit: ``11.3 MB``, ``1.82 GMAC``."""
     for factor, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if count >= factor:
-            return f"{figure(count / factor)} {prefix}"
-    return figure(count)
+        if value >= factor:
+            return f"{figure(value / factor)} {prefix}{unit}"
+    return f"{figure(value)} {unit}"
 
 
 def plural(count: int, noun: str) -> str:

@@ -83,4 +83,4 @@ def test_samples_that_do_not_fit(arrays, message, good, folder, ask):
 def test_a_reference_that_is_no_npz(good, folder, ask):
     (folder / "reference.npz").write_bytes(b"PK nonsense")
     error = ask("onnxruntime", good).error
-    assert error["stage"] == "reference" and "is not an .npz file" in error["message"]
+    assert error["stage"] == "reference" and "is not an .npz file of numbers" in error["message"]

@@ -209,6 +209,22 @@ def test_a_program_that_is_none(folder, ask, make_request):
     assert "Traceback" in answer.stderr
 
 
+def test_a_runtime_that_fails_on_a_later_sample(place, folder, ask, make_request, tmp_path):
+    """Its words are the runtime's, not the harness's."""
+    wrong = tiny.write_npz(tmp_path / "in.npz", {"forward/inputs/x": np.zeros((1, 1, tiny.SIZE + 1), "f")})
+    outputs = tmp_path / "out.npz"
+    answer = ask("onnxruntime", make_request(folder, place("onnxruntime"), inputs=str(wrong), outputs=str(outputs)))
+    assert (answer.error["stage"], answer.error["kind"]) == ("samples", "runtime")
+    assert "Got: 17 Expected: 16" in answer.error["message"] and not outputs.exists()
+
+
+def test_outputs_that_cannot_be_written(place, folder, ask, make_request, tmp_path):
+    error = ask(
+        "onnxruntime", make_request(folder, place("onnxruntime"), outputs=str(tmp_path / "no" / "out.npz"))
+    ).error
+    assert (error["stage"], error["kind"]) == ("write", "data") and "No such file or directory" in error["message"]
+
+
 def test_an_interrupted_run_says_so_and_ends_at_once(place, folder, make_request, tmp_path):
     timing = {**make_request(folder, "x")["timing"], "min_time_s": 60.0, "max_time_s": 60.0, "ci_within": 1e-9}
     path = tmp_path / "request.json"

@@ -92,7 +92,7 @@ def test_garbage_collector_is_off_during_the_loop_and_on_again_after_it(timing):
 
 
 def test_warm_up_ends_when_successive_blocks_agree(timing):
-    slow = iter([0.1, 0.05, 0.05, 0.05, 0.02, 0.02, 0.02, 0.02, 0.02])
+    slow = iter([0.1 * 0.7**run for run in range(11)])
     recorder = recorder_of(timing, lambda: sleep(next(slow, 0.002)))
     runs, steady, typical_ns = timing.warm_up(recorder, {**TIMING, "warmup_max_s": 10.0}, 100_000_000, silent)
     assert steady and runs > 9 and 2_000_000 <= typical_ns < 10_000_000

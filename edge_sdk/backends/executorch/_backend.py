@@ -39,13 +39,18 @@ class ExecuTorchBackend(Backend):
         "fold_batch_norm": "folds batch normalisation into the convolution before it",
         "mean_to_average_pool": "a mean over height and width becomes an average pool, which XNNPACK takes",
         "fold_symmetric_padding": "moves zero padding into the convolution behind it",
+        "attention_to_products": "writes attention out as two products around a softmax",
+        "layer_norm_to_products": "writes layer normalisation out as products with a constant",
+        "views_to_slices": "writes selections as slices and views, and drops expansions that expand nothing",
     }
 
     def rewrite(self, captured: Captured, enabled: frozenset[str]) -> Captured:
         """Rewrites the graph into what XNNPACK takes."""
-        from edge_sdk.backends import _rewrites
+        from edge_sdk.backends import _rewrites as common
+        from edge_sdk.backends.executorch import _rewrites as own
 
-        return _rewrites.apply_rewrites(captured, {name: getattr(_rewrites, name) for name in self.rewrites}, enabled)
+        table = {name: getattr(common, name, None) or getattr(own, name) for name in self.rewrites}
+        return common.apply_rewrites(captured, table, enabled)
 
     def lower(self, quantized: Quantized, rule: RuntimeRule) -> Lowered:
         """One ``.pte`` with a method for each part.

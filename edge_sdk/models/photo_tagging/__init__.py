@@ -1,0 +1,1 @@
+"""ResNet multi-label photo tagging."""
