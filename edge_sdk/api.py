@@ -159,6 +159,7 @@ def deploy(
     """
     from edge_sdk.devices import open_device
     from edge_sdk.pipeline.data import input_files
+    from edge_sdk.pipeline.fp32 import fp32_outputs
     from edge_sdk.profiling.measure import measure
     from edge_sdk.profiling.report import build_report
 
@@ -169,7 +170,7 @@ def deploy(
     photos = [job.model.preprocess(file) for file in files]
     bundle = _place(_compile(job, plans, refused, runtime, device or "local", threads), out)
     evaluation = job.model.samples("evaluation")
-    exact = _fp32_outputs(job, [*photos, *evaluation])
+    exact = [*fp32_outputs(job, photos), *fp32_outputs(job, evaluation)]
     with open_device(device or "local") as place:
         found = measure(
             bundle,
@@ -283,16 +284,6 @@ def _place(bundle: Bundle, out: Path | str | None) -> Bundle:
     from edge_sdk.pipeline.cache import place
 
     return bundle if out is None else place(bundle, Path(out))
-
-
-def _fp32_outputs(job: Job, samples: Sequence[Sample]) -> list[Sample]:
-    from edge_sdk.pipeline.data import fp32_forward
-
-    if not samples:
-        return []
-    job.progress(f"running {len(samples)} inputs in FP32 here")
-    forward = fp32_forward(job.model)
-    return [forward(sample) for sample in samples]
 
 
 def _predictions(

@@ -86,10 +86,35 @@ def drop_identities(module: GraphModule) -> int:
     }
     count = 0
     for node in calls(module, nothing):
-        if node.target is _aten.dropout.default and node.args[2]:
-            continue
+        if node.target in (_aten.dropout.default, _aten.feature_dropout.default) and node.args[2]:
+            continue  # left on at inference by the model's own wish
         node.replace_all_uses_with(node.args[0])
         module.graph.erase_node(node)
+        count += 1
+    return count
+
+
+def padding_in_numbers(module: GraphModule) -> int:
+    """Writes the padding of a convolution in numbers where it is given as ``same`` or ``valid``."""
+    count = 0
+    for node in calls(module, set(_PADDING_IN_WORDS)):
+        sizes = node.args[1].meta["val"].shape[2:]  # type: ignore[union-attr]
+        defaults = [None, [1], "valid", [1], 1]
+        source, weight, bias, stride, padding, dilation, groups = [*node.args, *defaults[len(node.args) - 2 :]]
+        stride, dilation = (list(value) * (len(sizes) // len(value)) for value in (stride, dilation))  # type: ignore
+        total = [0 if padding == "valid" else d * (size - 1) for d, size in zip(dilation, sizes, strict=True)]
+        half = [size // 2 for size in total]
+        if any(size % 2 for size in total):
+            # One more on the far side, which a convolution's own padding cannot be.
+            sides = [amount for size in reversed(total) for amount in (size // 2, size - size // 2)]
+            before = source.meta["val"]
+            wider = [size + more for size, more in zip(before.shape[-len(total) :], total, strict=True)]
+            with module.graph.inserting_before(node):
+                source = module.graph.call_function(_aten.pad.default, (source, sides))
+            source.meta = {**node.meta, "val": before.new_empty((*before.shape[: -len(total)], *wider))}
+            half = [0] * len(total)
+        node.target = _PADDING_IN_WORDS[node.target]  # type: ignore[index]
+        node.args = (source, weight, bias, stride, half, dilation, groups)
         count += 1
     return count
 
@@ -167,6 +192,7 @@ def fold_symmetric_padding(module: GraphModule) -> int:
 
 
 _CONVOLUTIONS = {_aten.conv1d.default, _aten.conv2d.default}
+_PADDING_IN_WORDS = {_aten.conv1d.padding: _aten.conv1d.default, _aten.conv2d.padding: _aten.conv2d.default}
 
 
 def calls(module: GraphModule, targets: set) -> list[Node]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -78,11 +79,10 @@ class Output:
     def progress(self) -> Iterator[Callable[[str], None]]:
         """Yields what is called with one line as each stage starts.
 
-        On a terminal a spinner shows the stage, and a line with its duration stays behind; elsewhere
-        each stage is a line with the time since the first.
+        On a terminal the line of a stage gets its duration when it ends; elsewhere each stage is a line
+        with the time since the first. Nothing is animated: a busy parent would disturb what is measured.
         """
-        reporter = (self._spinner if self._stderr.isatty() else self._lines)()
-        with reporter as started:
+        with self._rewritten() if self._stderr.isatty() else self._lines() as started:
             yield started
 
     @contextmanager
@@ -96,26 +96,27 @@ class Output:
         say("done")
 
     @contextmanager
-    def _spinner(self) -> Iterator[Callable[[str], None]]:
-        from rich.text import Text
-
-        console = self._console(self._stderr)
+    def _rewritten(self) -> Iterator[Callable[[str], None]]:
         stage, begun = "", 0.0
 
         def finish() -> None:
             if stage:
-                console.print(Text(f"  {stage}, {time.perf_counter() - begun:.1f} s", style="dim"))
+                print(f"\r\x1b[K  {stage}, {time.perf_counter() - begun:.1f} s", file=self._stderr, flush=True)
 
-        with console.status("") as status:
-
-            def start(words: str) -> None:
-                nonlocal stage, begun
-                finish()
-                stage, begun = clean(words), time.perf_counter()
-                status.update(Text(stage))
-
-            yield start
+        def start(words: str) -> None:
+            nonlocal stage, begun
             finish()
+            room = shutil.get_terminal_size().columns - len("   ...")
+            stage, begun = clean(words)[:room], time.perf_counter()
+            print(f"  {stage} ...", end="", file=self._stderr, flush=True)
+
+        try:
+            yield start
+        except BaseException:
+            if stage:
+                print(file=self._stderr)
+            raise
+        finish()
 
     @staticmethod
     def _console(stream: TextIO):

@@ -32,5 +32,5 @@ def best_tags(scores: np.ndarray, labels: Sequence[str], most: int, threshold: f
 
     from edge_sdk.schema.report import Tag
 
-    order = np.argsort(-scores, kind="stable")[:most].tolist()
+    order = [int(index) for index in np.argsort(-scores, kind="stable")[:most]]
     return [Tag(label=labels[index], score=float(scores[index])) for index in order if scores[index] >= threshold]

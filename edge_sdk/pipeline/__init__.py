@@ -1,0 +1,1 @@
+"""The pipeline: a model and a target in, a bundle out."""

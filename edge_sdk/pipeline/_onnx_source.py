@@ -14,7 +14,7 @@ from edge_sdk.schema.manifest import TensorSpec
 if TYPE_CHECKING:
     from edge_sdk.models.base import Sample
     from edge_sdk.models.user import OnnxModel
-    from edge_sdk.pipeline.data import Forward
+    from edge_sdk.pipeline.fp32 import Forward
 
 PART = "forward"
 _DTYPES = {

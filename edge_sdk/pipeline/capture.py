@@ -3,15 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import io
-import linecache
-import logging
 import math
-import re
-import traceback
-from collections.abc import Iterator
-from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from edge_sdk.errors import EdgeSdkError, ModelError
@@ -22,13 +14,6 @@ if TYPE_CHECKING:
     import torch
 
     from edge_sdk.models.base import Model, Part
-
-logger = logging.getLogger(__name__)
-
-# These print whole graphs and tracebacks of a failed export; `_explain` says the same in one line.
-_TALKATIVE = ("torch._subclasses.fake_tensor", "torch.export._trace")
-_DATA_DEPENDENT = re.compile(r'"[^"\n]*\bz?uf?\d+[^"\n]*" = torch\.ops\.((?!aten\.sym_)[\w.]+)\(')
-"""An operator whose result has a size or a value that only the data decides, in torch's print of a graph."""
 
 
 def capture(model: Model) -> Captured:
@@ -53,17 +38,19 @@ def capture(model: Model) -> Captured:
 def _capture_part(part: Part) -> Graph:
     import torch
 
+    from edge_sdk.pipeline._export_faults import explain, quiet
+
     _check_part(part)
     shapes = _dynamic_shapes(part)
     try:
-        with torch.no_grad(), _quiet():
+        with torch.no_grad(), quiet():
             program = torch.export.export(part.module.eval(), part.example_inputs, dynamic_shapes=shapes, strict=False)
             graph = program.module(check_guards=False)
             outputs = flat_outputs(graph(*part.example_inputs))
     except EdgeSdkError:
         raise
     except Exception as error:
-        raise ModelError(_explain(part, error)) from error
+        raise ModelError(explain(part.name, error)) from error
     _check_stateless(part, program)
     if len(outputs) != len(part.output_names):
         raise ModelError(
@@ -164,73 +151,17 @@ def _dynamic_output_dims(program: torch.export.ExportedProgram, index: int) -> t
 
 
 def _count_macs(graph: Graph) -> int:
-    """Multiply-accumulates of one inference, by PyTorch's own counter (half its FLOPs)."""
+    """Multiply-accumulates of one inference, by PyTorch's own counter (half its FLOPs).
+
+    The counter does not know the fused kernels of LSTM and attention, so their plain forms are run.
+    """
     import torch
+    from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
     assert graph.torch is not None
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    recurrent = any(node.target is torch.ops.aten.lstm.input for node in graph.torch.graph.nodes)
+    plain_lstm = torch.backends.mkldnn.flags(enabled=False) if recurrent else contextlib.nullcontext()
+    with torch.no_grad(), plain_lstm, sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         graph.torch(*graph.example_inputs)
     return math.ceil(counter.get_total_flops() / 2)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps what torch prints of a failing export off standard error; it goes to our log."""
-    levels = {name: logging.getLogger(name).level for name in _TALKATIVE}
-    printed = io.StringIO()
-    try:
-        for name in levels:
-            logging.getLogger(name).setLevel(logging.CRITICAL)
-        with contextlib.redirect_stderr(printed):
-            yield
-    finally:
-        for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)
-        if printed.getvalue().strip():
-            logger.info("printed during export:\n%s", printed.getvalue().strip())
-
-
-def _explain(part: Part, error: Exception) -> str:
-    """One line on why the export failed: the operator, the user's own source line, what to do."""
-    operator = _failing_operator(error)
-    where = _user_frame(error.__traceback__)
-    reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else "no message"
-    message = f"part '{part.name}' cannot be exported: {type(error).__name__}: {reason.rstrip('.')}."
-    if operator:
-        message += f" In operator {operator}"
-    if where:
-        line = linecache.getline(where.filename, where.lineno or 0).strip()
-        message += f"{',' if operator else ' In'} {Path(where.filename).name}:{where.lineno}: `{line[:120]}`"
-    return message + (
-        ". A graph cannot depend on the values of tensors: use torch.where or torch.cond, and keep shapes fixed"
-        " (or name them in Part.dynamic)."
-    )
-
-
-def _failing_operator(error: Exception) -> str | None:
-    import torch
-
-    if deciding := _DATA_DEPENDENT.findall(str(getattr(error, "partial_fx_graph", ""))):
-        return str(deciding[-1])
-    found = None
-    trace: TracebackType | None = error.__traceback__
-    while trace:
-        for name in ("func", "op", "target"):
-            value = trace.tb_frame.f_locals.get(name)
-            if isinstance(value, torch._ops.OpOverload):
-                found = str(value)
-        trace = trace.tb_next
-    return found
-
-
-def _user_frame(trace: TracebackType | None) -> traceback.FrameSummary | None:
-    import torch
-
-    ours = (str(Path(torch.__file__).parent), str(Path(__file__).resolve().parent.parent))
-    frames = [
-        frame
-        for frame in traceback.extract_tb(trace)
-        if not frame.filename.startswith((*ours, "<")) and "contextlib" not in frame.filename
-    ]
-    return frames[-1] if frames else None

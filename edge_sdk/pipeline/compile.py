@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING
 import edge_sdk
 from edge_sdk.errors import UnsupportedError
 from edge_sdk.pipeline import cache, data, key
+from edge_sdk.pipeline.fp32 import Forward, fp32_forward
 from edge_sdk.pipeline.plan import Plan, check_data
 from edge_sdk.schema.manifest import Cost, Manifest, ModelRef, Quantization
 
 if TYPE_CHECKING:
     from edge_sdk.bundle import Bundle
-    from edge_sdk.models.base import Model, Sample
+    from edge_sdk.models.base import Model, Purpose, Sample
     from edge_sdk.pipeline.values import Captured, Lowered, Quantized
     from edge_sdk.quantization.base import Quantizer
     from edge_sdk.schema.target import Target
@@ -84,8 +85,15 @@ class Job:
 
     @cached_property
     def identity(self) -> Mapping[str, str]:
-        """What decides weights and graph; for a user's own function that means loading it."""
-        return self.model.fingerprint() or key.captured_identity(self.captured)
+        """What decides weights, graph and data; for a user's own function that means loading it."""
+        if fingerprint := self.model.fingerprint():
+            return fingerprint
+        purposes: list[Purpose] = ["reference", *(["evaluation"] if self.max_drop is not None else [])]
+        used = {purpose: self.model.samples(purpose) for purpose in purposes}
+        if self.calibration_path is None:
+            used["calibration"] = list(self.calibration)
+        samples = {f"samples/{purpose}": key.samples_identity(found) for purpose, found in used.items()}
+        return {**key.captured_identity(self.captured), **samples, "labels": str(self.model.labels)}
 
     @cached_property
     def reference(self) -> bytes:
@@ -202,7 +210,7 @@ def _reference(model: Model, captured: Captured) -> bytes:
     import numpy as np
 
     samples = _reference_samples(model, captured)
-    forward = data.fp32_forward(model) if model.onnx else _forward(captured)
+    forward = fp32_forward(model) if model.onnx else _forward(captured)
     arrays: dict[str, list] = {}
     for sample in samples:
         outputs = forward(sample)
@@ -216,7 +224,7 @@ def _reference(model: Model, captured: Captured) -> bytes:
     return buffer.getvalue()
 
 
-def _forward(captured: Captured) -> data.Forward:
+def _forward(captured: Captured) -> Forward:
     """The captured graphs in FP32, as they were before any rewrite."""
     import torch
 

@@ -1,13 +1,13 @@
-"""Inputs from files: calibration data of the user's own, photos for the model, and FP32 outputs for both."""
+"""Inputs from files: calibration data of the user's own, and photos for the model."""
 
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge_sdk.errors import ModelError, UnsupportedError
+from edge_sdk.errors import ModelError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from edge_sdk.models.base import Model, Part, Sample
 
 PHOTOS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
-Forward = Callable[["Sample"], "Sample"]
 
 
 def input_files(path: Path) -> list[Path]:
@@ -108,37 +107,3 @@ def _expected(model: Model) -> list[tuple[str, str, tuple[int | None, ...], str]
 
 def _shape(part: Part, name: str, shape: tuple[int, ...]) -> tuple[int | None, ...]:
     return tuple(None if dim in part.dynamic.get(name, {}) else size for dim, size in enumerate(shape))
-
-
-def fp32_forward(model: Model) -> Forward:
-    """The model in FP32 on this machine: as PyTorch runs it, or ONNX Runtime for an ONNX file.
-
-    Raises:
-        ModelError: The model cannot be loaded.
-    """
-    if model.onnx:
-        from edge_sdk.pipeline._onnx_source import onnx_forward
-
-        return onnx_forward(model)
-    import torch
-
-    from edge_sdk.pipeline.capture import flat_outputs
-
-    parts = model.parts()
-
-    def forward(sample: Sample) -> Sample:
-        found = {}
-        for part in parts:
-            if part.name in sample:
-                arrays = sample[part.name]
-                if unknown := set(part.input_names) - set(arrays):
-                    raise UnsupportedError(f"part '{part.name}' gets no input for {sorted(unknown)}")
-                inputs = [torch.from_numpy(arrays[name]) for name in part.input_names]
-                with torch.no_grad():
-                    outputs = flat_outputs(part.module.eval()(*inputs))
-                found[part.name] = {
-                    name: tensor.numpy() for name, tensor in zip(part.output_names, outputs, strict=True)
-                }
-        return found
-
-    return forward

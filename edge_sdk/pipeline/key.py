@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import edge_sdk
 
 if TYPE_CHECKING:
+    import torch
+
     from edge_sdk.models.base import Model, Sample
     from edge_sdk.pipeline.plan import Plan
     from edge_sdk.pipeline.values import Captured
@@ -84,15 +86,41 @@ def captured_identity(captured: Captured) -> dict[str, str]:
             found[graph.name] = hashlib.sha256(graph.onnx.SerializeToString(deterministic=True)).hexdigest()
             continue
         assert graph.torch is not None
-        digest = hashlib.sha256(str(graph.torch.graph).encode())
-        digest.update(str((graph.inputs, graph.outputs)).encode())
-        for name, tensor in sorted(graph.torch.state_dict().items()):
-            digest.update(f"{name}/{tensor.dtype}/{tuple(tensor.shape)}\n".encode())
-            digest.update(tensor.detach().contiguous().flatten().view(-1).cpu().numpy().tobytes())
+        digest = hashlib.sha256(str((graph.inputs, graph.outputs)).encode())
+        for name, value in _content(graph.torch):
+            digest.update(f"{name}\n".encode())
+            digest.update(value)
         for tensor in graph.example_inputs:
-            digest.update(tensor.cpu().numpy().tobytes())
+            digest.update(_bytes(tensor))
         found[graph.name] = digest.hexdigest()
     return found
+
+
+def _content(module: torch.fx.GraphModule) -> Iterator[tuple[str, bytes | memoryview]]:
+    """The code of a graph and of the graphs within, and every tensor that they read.
+
+    Not the state dict alone: it lacks buffers that are not persistent, and constants.
+    """
+    from torch import Tensor
+    from torch.fx import GraphModule
+
+    for path, inner in module.named_modules():
+        if not isinstance(inner, GraphModule):
+            continue
+        yield path, str(inner.graph).encode()
+        for name in sorted({str(node.target) for node in inner.graph.nodes if node.op == "get_attr"}):
+            value: Any = inner
+            for step in name.split("."):
+                value = getattr(value, step)
+            if isinstance(value, Tensor):
+                yield f"{path}.{name}/{value.dtype}/{tuple(value.shape)}", _bytes(value)
+
+
+def _bytes(tensor: torch.Tensor) -> memoryview:
+    """A tensor's values as they lie in memory, of types that numpy lacks too."""
+    from torch import uint8
+
+    return tensor.detach().cpu().contiguous().reshape(-1).view(uint8).numpy().data
 
 
 def _digest(content: Any) -> str:

@@ -7,6 +7,7 @@ concatenation; and operators that only move values, which share the scale of wha
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 
 import torch
@@ -27,16 +28,41 @@ LAYERS = {
     _aten.linear.default,
 }
 UNQUANTIZED_LAYERS = {
-    _aten.conv_transpose2d.input,
+    _aten.conv1d.padding,
+    _aten.conv2d.padding,
     _aten.conv3d.default,
+    _aten.conv3d.padding,
+    _aten.conv_transpose1d.default,
+    _aten.conv_transpose2d.input,
+    _aten.conv_transpose3d.input,
     _aten.matmul.default,
     _aten.bmm.default,
+    _aten.baddbmm.default,
     _aten.mm.default,
+    _aten.addmm.default,
+    _aten.mv.default,
+    _aten.einsum.default,
+    _aten.bilinear.default,
     _aten.scaled_dot_product_attention.default,
     _aten.lstm.input,
     _aten.gru.input,
+    _aten.rnn_tanh.input,
+    _aten.rnn_relu.input,
+    _aten.lstm_cell.default,
+    _aten.gru_cell.default,
+    _aten.rnn_tanh_cell.default,
+    _aten.rnn_relu_cell.default,
+    _aten.embedding.default,
 }
-"""Operators with multiply-accumulates that no rule covers: they stay in float and are listed."""
+"""Operators with multiply-accumulates or large weights that no rule covers: they stay in float and are listed."""
+_BATCHED_DIMS: dict[object, int] = {_aten.conv1d.default: 3, _aten.conv2d.default: 4}
+_RECURRENT = {_aten.lstm.input, _aten.gru.input, _aten.rnn_tanh.input, _aten.rnn_relu.input}
+_CELLS = {
+    _aten.lstm_cell.default,
+    _aten.gru_cell.default,
+    _aten.rnn_tanh_cell.default,
+    _aten.rnn_relu_cell.default,
+}
 CLAMPS = {_aten.relu.default, _aten.relu_.default, _aten.hardtanh.default, _aten.hardtanh_.default}
 _ARITHMETIC = {_aten.add.Tensor, _aten.add_.Tensor, _aten.mul.Tensor, _aten.mul_.Tensor}
 _POOLS = {_aten.adaptive_avg_pool2d.default}
@@ -58,12 +84,44 @@ _KEY = "quantization_annotation"
 
 def layer_name(node: Node) -> str:
     """The module path of a layer, such as ``blocks.3.project``; the node's name where it has no weight."""
-    weight = node.args[1] if len(node.args) > 1 else None
+    weight = _weight(node)
     while isinstance(weight, Node) and weight.op != "get_attr" and weight.args:
         weight = weight.args[0]
     if isinstance(weight, Node) and weight.op == "get_attr":
-        return str(weight.target).removesuffix(".weight").removesuffix("_folded")
+        owner = str(weight.target).partition(".parametrizations.")[0]
+        return re.sub(r"(_folded)?\.weight(_\w+)?$", "", owner)
     return node.name
+
+
+def _weight(node: Node) -> object:
+    if node.target is _aten.embedding.default:
+        return node.args[0]
+    if node.target in _RECURRENT:
+        return node.args[2][0]  # type: ignore[index]
+    return node.args[2 if node.target in _CELLS else 1] if len(node.args) > 1 else None
+
+
+def why_not(layer: Node) -> str | None:
+    """Why a convolution or linear layer cannot be quantized statically, None where it can."""
+    if not has_fixed_weight(layer):
+        return "its weight depends on the input, so it has no fixed scale"
+    if layer.meta["val"].dim() < _BATCHED_DIMS.get(layer.target, 0):
+        return "its input has no batch dimension"
+    return None
+
+
+def has_fixed_weight(layer: Node) -> bool:
+    """Whether a layer's weight is the same for every input: a parameter, or made of parameters only."""
+    pending, seen = [layer.args[1]], set()
+    while pending:
+        node = pending.pop()
+        if not isinstance(node, Node) or node in seen:
+            continue
+        if node.op == "placeholder":
+            return False
+        seen.add(node)
+        pending += node.all_input_nodes
+    return True
 
 
 def layers(graph: GraphModule, kinds: set = LAYERS) -> Iterator[Node]:
@@ -113,7 +171,7 @@ class Int8Annotator(Quantizer):
             if node.op != "call_function" or not _is_float(node):
                 continue
             if node.target in LAYERS:
-                if layer_name(node) not in self._skip:
+                if layer_name(node) not in self._skip and why_not(node) is None:
                     self._annotate_compute(node, {node.args[0]: self._activation, node.args[1]: self._weight})
             elif node.target in _ARITHMETIC:
                 if all(isinstance(arg, Node) and _is_float(arg) for arg in node.args[:2]):

@@ -149,10 +149,12 @@ def _refuse_without_products(model: onnx.ModelProto, method: str) -> None:
 
 
 def _skipped(model: onnx.ModelProto, part: str, reason: str) -> list[SkippedLayer]:
-    """The compute nodes that still work in float: none of their inputs comes from a DequantizeLinear."""
+    """The compute nodes that still work in float (no input comes from a DequantizeLinear), and float tables."""
     quantized = {name for node in model.graph.node if node.op_type == "DequantizeLinear" for name in node.output}
+    tables = {tensor.name for tensor in model.graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT}
     return [
         SkippedLayer(layer=f"{part}.{node.name or node.output[0]}", op=node.op_type, precision="fp32", reason=reason)
         for node in model.graph.node
-        if node.op_type in _COMPUTE and not set(node.input) & quantized
+        if (node.op_type in _COMPUTE and not set(node.input) & quantized)
+        or (node.op_type == "Gather" and node.input[0] in tables)
     ]

@@ -57,7 +57,7 @@ def layers_to_skip(
         for module in prepared.values():
             _static.set_mode(module, "quantize")
         drop = budget.drop(_outputs(captured, prepared, budget.samples), exact)
-        data.progress(f"{len(skip)} layers in FP32: {budget.metric} drops by {drop:.4f} (allowed {budget.max_drop})")
+        data.progress(f"{len(skip)} layers in FP32: {budget.metric} drops by {drop:.2g} (allowed {budget.max_drop})")
         return drop
 
     if drop_with([]) <= budget.max_drop:
@@ -67,7 +67,7 @@ def layers_to_skip(
     if (least := drop_with(ranked)) > budget.max_drop:
         raise GateError(
             f"the accuracy budget cannot be met: with every layer in FP32 {budget.metric} still drops by "
-            f"{least:.4f}; allowed {budget.max_drop}. Raise --max-drop, or calibrate on other inputs."
+            f"{least:.2g}; allowed {budget.max_drop}. Raise --max-drop, or calibrate on other inputs."
         )
     while high - low > 1:
         middle = (low + high) // 2

@@ -144,11 +144,13 @@ def _run_in_step(
 
 def _channel_mean(layer: Node, outputs: Sequence[torch.Tensor]) -> torch.Tensor:
     axis = _channel_axis(layer, outputs[0])
-    return torch.stack([output.transpose(0, axis).flatten(1).mean(1) for output in outputs]).mean(0)
+    return torch.stack([output.movedim(axis, 0).reshape(output.shape[axis], -1).mean(1) for output in outputs]).mean(0)
 
 
 def _channel_axis(layer: Node, output: torch.Tensor) -> int:
-    return output.dim() - 1 if layer.target is torch.ops.aten.linear.default else 1
+    """The last of a linear layer; the one before the spatial dimensions of a convolution, with or without a batch."""
+    spatial = {torch.ops.aten.conv1d.default: 1, torch.ops.aten.conv2d.default: 2}
+    return output.dim() - 1 - spatial.get(layer.target, 0)  # type: ignore[arg-type]
 
 
 def _channel_shape(layer: Node, output: torch.Tensor) -> list[int]:

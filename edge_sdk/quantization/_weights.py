@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from edge_sdk.errors import UnsupportedError
-from edge_sdk.quantization._annotate import LAYERS, UNQUANTIZED_LAYERS, layer_name, layers
+from edge_sdk.quantization._annotate import LAYERS, UNQUANTIZED_LAYERS, has_fixed_weight, layer_name, layers
 from edge_sdk.schema.manifest import SkippedLayer
 
 if TYPE_CHECKING:
@@ -19,8 +19,10 @@ _LINEAR = torch.ops.aten.linear.default
 
 
 def takes(node: Node, group: int = 1) -> bool:
-    """Whether a layer is linear with an input size that is a multiple of ``group``."""
-    return node.target is _LINEAR and node.args[1].meta["val"].shape[1] % group == 0  # type: ignore[union-attr]
+    """Whether a layer is linear with a fixed weight and an input size that is a multiple of ``group``."""
+    if node.target is not _LINEAR or not has_fixed_weight(node):
+        return False
+    return node.args[1].meta["val"].shape[1] % group == 0  # type: ignore[union-attr]
 
 
 def refuse_without_linear(method: str, captured: Captured, group: int = 1) -> None:
@@ -44,8 +46,13 @@ def skipped_layers(method: str, captured: Captured, group: int = 1) -> list[Skip
         for node in layers(graph.torch, LAYERS | UNQUANTIZED_LAYERS):
             if takes(node, group):
                 continue
-            linear = node.target is _LINEAR
-            reason = f"its input size is no multiple of {group}" if linear else f"{method} takes linear layers only"
+            reason = _reason(method, node, group)
             name = f"{graph.name}.{layer_name(node)}"
             listed.append(SkippedLayer(layer=name, op=str(node.target), precision="fp32", reason=reason))
     return listed
+
+
+def _reason(method: str, node: Node, group: int) -> str:
+    if node.target is not _LINEAR:
+        return f"{method} takes linear layers only"
+    return f"its input size is no multiple of {group}" if has_fixed_weight(node) else "its weight depends on the input"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from edge_sdk.quantization.base import Data, Quantizer
 
@@ -79,10 +79,7 @@ def _linear_modules(module: torch.fx.GraphModule) -> set[str]:
 
     names = set()
     for index, node in enumerate([node for node in layers(module) if takes(node, GROUP)]):
-        weight, bias = (
-            module.get_parameter(str(argument.target)) if isinstance(argument, torch.fx.Node) else None
-            for argument in (node.args[1], node.args[2] if len(node.args) > 2 else None)
-        )
+        weight, bias = (_value(module, argument) for argument in (node.args[1], (*node.args, None)[2]))
         assert weight is not None, "a linear operator has a weight"
         layer = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
         layer.weight = torch.nn.Parameter(weight.detach(), requires_grad=False)
@@ -99,3 +96,19 @@ def _linear_modules(module: torch.fx.GraphModule) -> set[str]:
     module.delete_all_unused_submodules()
     module.recompile()
     return names
+
+
+def _value(module: torch.fx.GraphModule, argument: Any) -> torch.Tensor | None:
+    """The value of an argument that depends on no input: of a parameter, or of what is computed from some."""
+    from torch.fx import Node
+    from torch.fx.node import map_arg
+
+    if not isinstance(argument, Node):
+        return argument
+    if argument.op != "get_attr":
+        args, kwargs = map_arg((argument.args, argument.kwargs), lambda node: _value(module, node))
+        return argument.target(*args, **kwargs)  # type: ignore[operator]
+    value: Any = module
+    for step in str(argument.target).split("."):
+        value = getattr(value, step)
+    return value

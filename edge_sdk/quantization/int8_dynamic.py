@@ -59,8 +59,11 @@ def _quantize(graph: Graph) -> Graph:
     )
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
+    from edge_sdk.quantization._weights import takes
+
     config = get_symmetric_quantization_config(is_per_channel=True, is_dynamic=True)
     quantizer = XNNPACKQuantizer().set_operator_type(torch.ops.aten.linear.default, config)  # type: ignore[arg-type]
+    quantizer.set_filter_function(takes)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # torchao warns of its own deprecated calls
         prepared = prepare_pt2e(copy.deepcopy(graph.torch), quantizer)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from edge_sdk.pipeline.values import Captured, Graph, Quantized
     from edge_sdk.schema.manifest import SkippedLayer
 
-_BIAS_SAMPLES = 16
+_BIAS_SAMPLES = 64
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class Int8Static(Quantizer):
 
 
 def _skipped(graph: Graph, prepared, chosen: frozenset[str]) -> list[SkippedLayer]:
-    from edge_sdk.quantization._annotate import UNQUANTIZED_LAYERS, layer_name, layers
+    from edge_sdk.quantization._annotate import UNQUANTIZED_LAYERS, layer_name, layers, why_not
     from edge_sdk.schema.manifest import SkippedLayer
 
     listed = []
@@ -104,8 +104,8 @@ def _skipped(graph: Graph, prepared, chosen: frozenset[str]) -> list[SkippedLaye
         name = layer_name(node)
         if name in chosen:
             reason = "left in FP32 to meet the accuracy budget"
-        elif getattr(node.args[1], "op", "") != "call_module":
-            reason = "its weight is computed in the graph, so it has no fixed scale"
+        elif (why := why_not(node)) is not None:
+            reason = why
         else:
             continue
         listed.append(SkippedLayer(layer=f"{graph.name}.{name}", op=str(node.target), precision="fp32", reason=reason))

@@ -72,7 +72,10 @@ def bundle_view(bundle: Bundle) -> RenderableType:
     partition = manifest.partition
     rows = [
         ("Runtime", f"{runtime.name} {runtime.version}, {runtime.delegate}{_selection(bundle.selection)}"),
-        ("Size", f"{scaled(manifest.size_bytes, 'B')} in {plural(len(manifest.files), 'file')}"),
+        (
+            "Size",
+            f"{scaled(manifest.size_bytes, 'B')} in {plural(len(set(manifest.files) - {manifest.reference}), 'file')}",
+        ),
         ("Work", f"{scaled(manifest.cost.macs, 'MAC')} an inference"),
         ("Delegate", _delegate(partition.delegated, partition.pieces, partition.fallback)),
         ("Rewrites", _rewrites(partition.rewrites)),
@@ -81,7 +84,7 @@ def bundle_view(bundle: Bundle) -> RenderableType:
     if manifest.compile_s:
         rows.append(("Time", ", ".join(f"{stage} {figure(spent)} s" for stage, spent in manifest.compile_s.items())))
     rows.append(("Bundle", str(bundle.path)))
-    return facts(f"{manifest.name}{variant} for {manifest.target}, {manifest.quantization.method}", rows)
+    return facts(f"{manifest.model.name}{variant} for {manifest.target}, {manifest.quantization.method}", rows)
 
 
 def _report_rows(report: Report) -> list[tuple[str, str]]:

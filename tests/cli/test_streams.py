@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -143,3 +144,37 @@ def test_stopping_leaves_nothing_half_written(number, code, words, tmp_path, cac
     assert "Traceback" not in err
     assert not (tmp_path / "out").exists()
     assert sorted(cache.rglob("*")) == before
+
+
+def test_a_terminal_sees_each_stage_with_its_duration():
+    pty = pytest.importorskip("pty", reason="this system has no pseudo-terminals")
+    code = """
+from edge_sdk.cli._output import Output
+import sys
+with Output(sys.stdout, sys.stderr, as_json=False).progress() as started:
+    started("capturing net")
+    started("lowering \\x1b[2J")
+    if len(sys.argv) > 1:
+        raise SystemExit("failed")
+"""
+    for arguments, last in (([], "lowering \\x1b[2J, 0.0 s"), (["fail"], "failed")):
+        primary, secondary = pty.openpty()
+        done = subprocess.run([sys.executable, "-c", code, *arguments], stderr=secondary, timeout=60)
+        os.close(secondary)
+        shown = os.read(primary, 65536).decode()
+        os.close(primary)
+        assert done.returncode == len(arguments)
+        assert "  capturing net ...\r\x1b[K  capturing net, 0.0 s\r\n" in shown
+        assert shown.rstrip().endswith(last) and "\x1b[2J" not in shown
+
+
+def test_elsewhere_each_stage_is_a_line():
+    code = """
+from edge_sdk.cli._output import Output
+import sys
+with Output(sys.stdout, sys.stderr, as_json=False).progress() as started:
+    started("capturing net")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == ""
+    assert done.stderr == "[   0.0 s] capturing net\n[   0.0 s] done\n"

@@ -3,13 +3,16 @@ from __future__ import annotations
 import copy
 import io
 import re
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from edge_sdk.bundle import Bundle
 from edge_sdk.reporting.listings import target_view, targets_view
-from edge_sdk.reporting.tables import report_view
+from edge_sdk.reporting.tables import bundle_view, report_view
 from edge_sdk.schema import load_target, target_names
+from edge_sdk.schema.manifest import Manifest, Selection
 from edge_sdk.schema.report import Report
 from edge_sdk.support import support
 
@@ -111,9 +114,9 @@ def _report(**changes) -> Report:
         "69 of 84 operators in 2 pieces",
         "outside: aten.op0 x 1: no rule",
         "and 3 more, in the report's JSON",
-        "mean-to-pool x 1, outputs moved by 0.00000012 at most",
+        "mean-to-pool x 1, outputs moved by 1.2e-07 at most",
         "forward.fc (aten.linear) in fp32: accuracy budget",
-        "1.82 G multiply-accumulates, 12.0 MB moved; 0.800 ms at the target's peaks, reached to 38%",
+        "1.82 GMAC, 12.0 MB moved; 0.800 ms at the target's peaks, reached to 38%",
         "threads 2, throttled no, load average 0.510",
         "not told by the device: processors, governor, temperature, charging",
         "the machine is busy",
@@ -162,6 +165,44 @@ def test_what_could_not_be_had_is_shown_with_its_reason():
     assert "not measured: the model brings no evaluation data or no metric" in shown
     assert "bound unavailable: no peaks" in shown
     assert "On the device" not in shown
+
+
+def test_a_bundle_shows_what_became_of_the_model():
+    tensor = {"name": "image", "dtype": "float32", "shape": [1, 3, 8, 8]}
+    manifest = Manifest.model_validate(
+        {
+            "name": "net-xnnpack-cpu-int8-static-executorch",
+            "created": "2026-11-23T06:47:53+00:00",
+            "sdk_version": "0.1.0",
+            "key": "0" * 64,
+            "target": "xnnpack-cpu",
+            "model": {"name": HOSTILE},
+            "runtime": {"name": "executorch", "version": "1.4.1", "delegate": "xnnpack"},
+            "quantization": {"method": "int8-static", "skipped": REPORT["quantization"]["skipped"]},
+            "parts": [
+                {"name": "forward", "program": "a.pte", "entry": "forward", "inputs": [tensor], "outputs": [tensor]}
+            ],
+            "partition": {"delegate": "xnnpack", **REPORT["partition"]},
+            "cost": {"macs": 385_000_000, "weight_bytes": 1, "activation_bytes": 1},
+            "versions": {},
+            "compile_s": {"capture": 1.5, "lower": 0.25},
+            "files": {"a.pte": {"sha256": "0" * 64, "size_bytes": 4_950_000}},
+        }
+    )
+    selection = Selection(by="only", reason="the target names no other")
+    shown = _shown(bundle_view(Bundle(Path("/out/net.edge"), manifest, "0" * 64, selection)))
+    for words in (
+        "[bold red]\\x1b[2J\\u202eowned[/] for xnnpack-cpu, int8-static",
+        "executorch 1.4.1, xnnpack",
+        "no choice: the target names no other",
+        "4.95 MB in 1 file",
+        "385 MMAC an inference",
+        "69 of 84 operators in 2 pieces",
+        "forward.fc (aten.linear) in fp32: accuracy budget",
+        "capture 1.50 s, lower 0.250 s",
+        "/out/net.edge",
+    ):
+        assert words in shown
 
 
 def test_targets_show_why_not_and_what_to_do():

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from edge_sdk.reporting.text import clean, figure, large, megabytes, plural
+from edge_sdk.reporting.text import clean, figure, plural, scaled
 
 
 @pytest.mark.parametrize(
@@ -29,6 +29,7 @@ def test_line_breaks_may_be_kept():
     ("value", "shown"),
     [
         (0, "0"),
+        (5.36e-7, "5.36e-07"),
         (0.0012345, "0.00123"),
         (1.2345, "1.23"),
         (9.999, "10.0"),
@@ -47,13 +48,10 @@ def test_more_digits():
 
 
 def test_sizes_and_counts():
-    assert megabytes(4_953_632) == "4.95 MB"
-    assert [large(count) for count in (385e6, 1.82e9, 3e12, 1500, 12)] == [
-        "385 M",
-        "1.82 G",
-        "3.00 T",
-        "1.50 k",
-        "12.0",
-    ]
+    assert scaled(4_953_632, "B") == "4.95 MB"
+    assert scaled(4_544, "B") == "4.54 kB"
+    assert scaled(12, "B") == "12.0 B"
+    assert scaled(1.82e9, "MAC") == "1.82 GMAC"
+    assert scaled(3e12, "MAC") == "3.00 TMAC"
     assert plural(1, "piece") == "1 piece"
     assert plural(1234, "sample") == "1,234 samples"

@@ -36,6 +36,7 @@ class ExecuTorchBackend(Backend):
     }
     rewrites: ClassVar[dict[str, str]] = {
         "drop_identities": "removes dropout, contiguous copies and the like",
+        "padding_in_numbers": "writes a convolution's padding 'same' or 'valid' in numbers",
         "fold_batch_norm": "folds batch normalisation into the convolution before it",
         "mean_to_average_pool": "a mean over height and width becomes an average pool, which XNNPACK takes",
         "fold_symmetric_padding": "moves zero padding into the convolution behind it",

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from edge_sdk.schema.target import RuntimeRule
 
 OPSET = 18
-_ON_TORCH = ("drop_identities", "fold_batch_norm", "fold_symmetric_padding")
+_ON_TORCH = ("drop_identities", "padding_in_numbers", "fold_batch_norm", "fold_symmetric_padding")
 _ON_ONNX = ("fold_padding", "mean_to_global_average_pool", "unsigned_activations")
 
 
@@ -39,6 +39,7 @@ class OnnxRuntimeBackend(Backend):
     }
     rewrites: ClassVar[dict[str, str]] = {
         "drop_identities": "removes dropout, contiguous copies and the like",
+        "padding_in_numbers": "writes a convolution's padding 'same' or 'valid' in numbers",
         "fold_batch_norm": "folds batch normalisation into the convolution before it",
         "fold_symmetric_padding": "moves zero padding into the convolution behind it",
         "fold_padding": "the same for padding that differs from side to side, which ONNX convolutions take",

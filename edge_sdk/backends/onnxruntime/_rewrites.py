@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import onnx
-from onnx import NodeProto, TensorProto, helper, numpy_helper
+from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 
 from edge_sdk.errors import ModelError
 from edge_sdk.pipeline.values import Graph
@@ -52,9 +52,13 @@ def _run(model: onnx.ModelProto, graph: Graph) -> list[np.ndarray]:
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     feed = {spec.name: tensor.numpy() for spec, tensor in zip(graph.inputs, graph.example_inputs, strict=True)}
-    return [np.asarray(output) for output in session.run(None, feed)]
+    try:
+        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        return [np.asarray(output) for output in session.run(None, feed)]
+    except Exception as error:  # onnxruntime raises classes of its own C++ module
+        first = (str(error).strip().splitlines() or ["no message"])[0][:300]
+        raise ModelError(f"ONNX Runtime refuses part '{graph.name}': {first}") from error
 
 
 def _check(name: str, part: str, before: list[np.ndarray], after: list[np.ndarray]) -> float:
@@ -81,7 +85,8 @@ class _Editor:
         for node in self.graph.node:
             for name in node.input:
                 self.consumers[name].append(node)
-        self.results = {value.name for value in self.graph.output}
+        inner = (graph for node in self.graph.node for graph in _graphs_of(node))
+        self.results = {value.name for value in self.graph.output} | {name for graph in inner for name in _read(graph)}
 
     def nodes(self, op: str) -> list[NodeProto]:
         return [node for node in self.graph.node if node.op_type == op]
@@ -122,10 +127,12 @@ def fold_padding(editor: _Editor) -> int:
     """Moves zero padding into the convolutions behind it, through a quantizer of the same scale too."""
     count = 0
     for pad in editor.nodes("Pad"):
+        if len(pad.input) < 2 or (len(pad.input) > 3 and pad.input[3]):
+            continue  # the form of old operator sets, or padding of some axes only
         pads, value = editor.value(pad.input[1]), 0.0
         if len(pad.input) > 2 and pad.input[2]:
             constant = editor.value(pad.input[2])
-            value = None if constant is None else float(constant)
+            value = None if constant is None else float(constant.item())
         if pads is None or value != 0.0 or _attribute(pad, "mode", b"constant") != b"constant":
             continue
         if len(pads) != 8 or any(pads[[0, 1, 4, 5]]) or (pads < 0).any() or pad.output[0] in editor.results:
@@ -179,7 +186,9 @@ def mean_to_global_average_pool(editor: _Editor) -> int:
     for node in editor.nodes("ReduceMean"):
         axes = editor.value(node.input[1]) if len(node.input) > 1 else np.asarray(_attribute(node, "axes", []))
         source = editor.producer.get(node.input[0])
-        rank = ranks.get(node.input[0]) or (source is not None and ranks.get(source.input[0]))
+        rank = ranks.get(node.input[0])
+        if rank is None and source is not None and source.op_type == "DequantizeLinear":
+            rank = ranks.get(source.input[0])
         if axes is None or rank != 4 or sorted(int(axis) % 4 for axis in axes) != [2, 3]:
             continue
         if not _attribute(node, "keepdims", 1):
@@ -218,6 +227,21 @@ def unsigned_activations(editor: _Editor) -> int:
 def _zero_is_int8(editor: _Editor, node: NodeProto) -> bool:
     zero = editor.value(node.input[2]) if len(node.input) > 2 else None
     return zero is not None and zero.dtype == np.int8 and zero.ndim == 0
+
+
+def _graphs_of(node: NodeProto) -> Iterator[GraphProto]:
+    """The graphs within a node: the branches of an If, the body of a Loop."""
+    for attribute in node.attribute:
+        yield from (attribute.g, *attribute.graphs) if attribute.HasField("g") else attribute.graphs
+
+
+def _read(graph: GraphProto) -> Iterator[str]:
+    """Every name that a graph or a graph within it reads; some may be its own."""
+    yield from (value.name for value in graph.output)
+    for node in graph.node:
+        yield from node.input
+        for inner in _graphs_of(node):
+            yield from _read(inner)
 
 
 def _attribute(node: NodeProto, name: str, default):

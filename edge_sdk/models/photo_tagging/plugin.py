@@ -31,14 +31,6 @@ _STD = (58.395, 57.12, 57.375)
 _SHARE = 224 / 256
 _TAGS = 5
 
-_DEFAULTS = {
-    "variant": "resnet18",
-    "num_classes": "80",
-    "checkpoint": "",
-    "input_size": "224",
-    "seed": "0",
-    "threshold": "0.5",
-}
 _VARIANTS = ("resnet18", "resnet34", "resnet50")
 
 
@@ -53,11 +45,18 @@ class PhotoTagging(Model):
     """
 
     name = "photo_tagging"
-    settings = _DEFAULTS
+    settings = {
+        "variant": "resnet18",
+        "num_classes": "80",
+        "checkpoint": "",
+        "input_size": "224",
+        "seed": "0",
+        "threshold": "0.5",
+    }
 
     def __init__(self, /, **settings: str) -> None:
-        only_setting(self.name, settings, tuple(_DEFAULTS))
-        values = {**_DEFAULTS, **settings}
+        only_setting(self.name, settings, tuple(self.settings))
+        values = {**self.settings, **settings}
         self.variant = choice(self.name, "variant", values["variant"], _VARIANTS)
         self.num_classes = integer(self.name, "num_classes", values["num_classes"], 1, 100_000)
         self.input_size = integer(self.name, "input_size", values["input_size"], 32, 2048)

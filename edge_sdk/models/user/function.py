@@ -117,13 +117,14 @@ def _functions(file: Path) -> str:
 
 
 def _function_names(file: Path) -> list[str]:
-    """The public functions and classes at a file's top level, found without running it."""
+    """The public functions, then the classes, at a file's top level, found without running it."""
     try:
         tree = ast.parse(file.read_bytes())
     except (SyntaxError, ValueError) as error:
         raise ModelError(f"{file} cannot be imported: {describe(error, file)}.") from error
     kinds = (ast.FunctionDef, ast.ClassDef)
-    return [node.name for node in tree.body if isinstance(node, kinds) and not node.name.startswith("_")]
+    found = [node.name for kind in kinds for node in tree.body if isinstance(node, kind)]
+    return [name for name in found if not name.startswith("_")]
 
 
 def _check_arguments(build: Callable[..., Any], file: Path, function: str, arguments: Mapping[str, str]) -> None:
