@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from edge_sdk.errors import StorageError
@@ -20,6 +20,7 @@ _CAUSES = {
     errno.EACCES: "permission denied; choose a folder of your own",
     errno.EPERM: "permission denied; choose a folder of your own",
     errno.ENOTDIR: "a part of the path is a file, not a folder; choose another folder",
+    errno.EFBIG: "a file would be larger than the system allows (see 'ulimit -f'); raise the limit",
 }
 
 
@@ -34,8 +35,17 @@ def sha256_file(path: Path) -> str:
 
 def storage_error(path: Path, error: OSError) -> StorageError:
     """What to raise where writing ``path`` failed with ``error``."""
+    if isinstance(error, shutil.Error) and error.args and error.args[0]:
+        error = _first_of(error)
     cause = _CAUSES.get(error.errno or 0, error.strerror or str(error))
     return StorageError(f"cannot write {path}: {cause}. Nothing was left half written.")
+
+
+def _first_of(error: shutil.Error) -> OSError:
+    """The first fault of a copied folder, which is told as text alone: ``[Errno 28] No space left on device``."""
+    text = str(error.args[0][0][-1])
+    known = (number for number in _CAUSES if text.startswith(f"[Errno {number}]"))
+    return OSError(next(known, 0), text)
 
 
 @contextmanager
@@ -48,24 +58,22 @@ def atomic_dir(final: Path) -> Iterator[Path]:
     Raises:
         StorageError: The disk is full, read-only or not ours.
     """
-    scratch = None
-    try:
-        final.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{final.name}.", dir=final.parent))
-        scratch.chmod(0o755)
-        yield scratch
-        if final.is_dir() and not final.is_symlink():
-            old = Path(tempfile.mkdtemp(prefix=f".{final.name}.old.", dir=final.parent))
-            os.replace(final, old / "was")
+    scratch = aside = None
+    with _writing(final):
+        try:
+            scratch = Path(tempfile.mkdtemp(prefix=f".{final.name}.", dir=final.parent))
+            scratch.chmod(0o755)
+            yield scratch
+            if final.is_dir() and not final.is_symlink():
+                aside = Path(tempfile.mkdtemp(prefix=f".{final.name}.old.", dir=final.parent))
+                os.replace(final, aside / "was")
             os.replace(scratch, final)
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            os.replace(scratch, final)
-    except OSError as error:
-        raise storage_error(final, error) from error
-    finally:
-        if scratch is not None:
-            shutil.rmtree(scratch, ignore_errors=True)
+        finally:
+            if aside is not None and not final.exists() and (aside / "was").exists():
+                os.replace(aside / "was", final)
+            for folder in (scratch, aside):
+                if folder is not None:
+                    shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
@@ -77,16 +85,33 @@ def write_atomic(path: Path, data: bytes | str) -> None:
     if isinstance(data, str):
         data = data.encode()
     scratch = None
+    with _writing(path):
+        try:
+            handle, scratch = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+            os.chmod(scratch, 0o644)
+            os.replace(scratch, path)
+            scratch = None
+        finally:
+            if scratch is not None:
+                Path(scratch).unlink(missing_ok=True)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Makes the folders above a path, and takes the new ones away again where writing it fails."""
+    made: list[Path] = []
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, scratch = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.chmod(scratch, 0o644)
-        os.replace(scratch, path)
-        scratch = None
-    except OSError as error:
-        raise storage_error(path, error) from error
-    finally:
-        if scratch is not None:
-            Path(scratch).unlink(missing_ok=True)
+        for folder in (*reversed(path.parent.parents), path.parent):
+            if not folder.is_dir():
+                folder.mkdir(exist_ok=True)
+                made.append(folder)
+        yield
+    except BaseException as error:
+        with suppress(OSError):  # another process has written there meanwhile
+            for folder in reversed(made):
+                folder.rmdir()
+        if isinstance(error, OSError):
+            raise storage_error(path, error) from error
+        raise

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge_sdk.errors import TargetError
+from edge_sdk.errors import ModelError, TargetError, UnsupportedError
 
 if TYPE_CHECKING:
     from edge_sdk.bundle import Bundle
@@ -238,9 +238,8 @@ def _compile(
     job: Job, plans: Sequence[Plan], refused: Mapping[str, str], runtime: str, device: str | None, threads: int | None
 ) -> Bundle:
     from edge_sdk.pipeline import select
-    from edge_sdk.pipeline.compile import build
 
-    bundles = [build(job, plan) for plan in plans]
+    bundles, refused = _build_all(job, plans, refused)
     if len(bundles) == 1:
         return select.only(bundles[0], runtime != "auto", refused)
     if device is None:
@@ -251,6 +250,22 @@ def _compile(
 
     with open_device(device) as place:
         return select.by_measurement(bundles, place, job.target, threads, job.use_cache, job.progress)
+
+
+def _build_all(job: Job, plans: Sequence[Plan], refused: Mapping[str, str]) -> tuple[list[Bundle], dict[str, str]]:
+    """A bundle for each plan; a runtime that turns out not to take the model joins the refused if another does."""
+    from edge_sdk.pipeline.compile import build
+
+    bundles, refused = [], dict(refused)
+    for plan in plans:
+        try:
+            bundles.append(build(job, plan))
+        except (ModelError, UnsupportedError) as error:
+            if not job.is_captured or (plan is plans[-1] and not bundles):
+                raise
+            job.progress(f"{plan.label} is left out: {error}")
+            refused[plan.label] = str(error)
+    return bundles, refused
 
 
 def _not_here(target: Target, plans: Sequence[Plan]) -> str | None:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import stat
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -26,6 +27,7 @@ MANIFEST = "manifest.json"
 SUFFIX = ".edge"
 _MAX_MANIFEST_BYTES = 16 * 2**20
 _MAX_UNPACKED_BYTES = 16 * 2**30
+_MAX_FILES = 1000
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,14 @@ class Bundle:
             BundleError: There is no bundle, or it is damaged, hostile or of another schema version.
         """
         path = Path(path)
+        try:
+            return cls._open(path)
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise BundleError(f"the bundle {str(path)!r:.200} cannot be read: {reason}.") from error
+
+    @classmethod
+    def _open(cls, path: Path) -> Bundle:
         if path.is_file() and zipfile.is_zipfile(path):
             path = _unpack(path)
         if not path.is_dir():
@@ -75,7 +85,7 @@ class Bundle:
         try:
             with np.load(self.path / self.manifest.reference, allow_pickle=False) as arrays:
                 return dict(arrays)
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
+        except Exception as error:  # numpy's reader raises whatever it stumbles over
             raise BundleError(f"{self.path}: {self.manifest.reference} cannot be read: {error}") from error
 
     def reference(self) -> dict[str, np.ndarray]:
@@ -116,14 +126,11 @@ def write_bundle(final: Path, manifest: Manifest, files: Mapping[str, bytes]) ->
 
 def _read_manifest(path: Path) -> bytes:
     manifest = path / MANIFEST
-    try:
-        if manifest.is_symlink() or not manifest.is_file():
-            raise BundleError(f"{path}: {MANIFEST} is missing; this is not a bundle. Compile it again.")
-        if (size := manifest.stat().st_size) > _MAX_MANIFEST_BYTES:
-            raise BundleError(f"{manifest} is {size} bytes; at most {_MAX_MANIFEST_BYTES} are read.")
-        return manifest.read_bytes()
-    except OSError as error:
-        raise BundleError(f"{manifest} cannot be read: {error.strerror}") from error
+    if manifest.is_symlink() or not manifest.is_file():
+        raise BundleError(f"{path}: {MANIFEST} is missing; this is not a bundle. Compile it again.")
+    if (size := manifest.stat().st_size) > _MAX_MANIFEST_BYTES:
+        raise BundleError(f"{manifest} is {size} bytes; at most {_MAX_MANIFEST_BYTES} are read.")
+    return manifest.read_bytes()
 
 
 def _parse(path: Path, text: bytes) -> Manifest:
@@ -143,16 +150,16 @@ def _parse(path: Path, text: bytes) -> Manifest:
         raise BundleError(f"{path / MANIFEST} is not valid:\n  " + "\n  ".join(faults(error))) from error
     named = {manifest.reference, *(part.program for part in manifest.parts)}
     for name in sorted({*manifest.files, *named}):
-        _check_name(path, name)
+        _check_name(path / MANIFEST, name)
     if unlisted := named - set(manifest.files):
         raise BundleError(f"{path / MANIFEST} uses files that it gives no hash for: {', '.join(sorted(unlisted))}.")
     return manifest
 
 
-def _check_name(path: Path, name: str) -> None:
+def _check_name(where: Path, name: str) -> None:
     pure = PurePosixPath(name)
-    if not name or pure.is_absolute() or ".." in pure.parts or "\\" in name or "\0" in name or ":" in name:
-        raise BundleError(f"{path / MANIFEST} names {name!r}, which leaves the bundle. Do not use this bundle.")
+    if not name or pure.is_absolute() or ".." in pure.parts or "\\" in name or ":" in name or not name.isprintable():
+        raise BundleError(f"{where} names {name!r:.200}, which is no path within the bundle. Do not use this bundle.")
 
 
 def _check_file(path: Path, name: str, entry: FileEntry) -> None:
@@ -177,23 +184,32 @@ def _unpack(archive: Path) -> Path:
     if final.is_dir():
         return final
     try:
-        with zipfile.ZipFile(archive) as source, atomic_dir(final) as scratch:
+        with zipfile.ZipFile(archive) as source:
             members = [member for member in source.infolist() if not member.is_dir()]
-            if sum(member.file_size for member in members) > _MAX_UNPACKED_BYTES:
-                raise BundleError(f"{archive} unpacks to more than {_MAX_UNPACKED_BYTES} bytes.")
+            _check_members(archive, members)
             prefix = _common_folder([member.filename for member in members])
-            for member in members:
-                name = member.filename[len(prefix) :]
-                _check_name(archive, name)
-                if stat.S_ISLNK(member.external_attr >> 16):
-                    raise BundleError(f"{archive}: {name} is a symbolic link. Do not use this bundle.")
-                target = scratch / name
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with source.open(member) as data, open(target, "wb") as file:
-                    _copy_bounded(data, file, member.file_size, archive)
-    except (zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
+            with atomic_dir(final) as scratch:
+                for member in members:
+                    target = scratch / member.filename[len(prefix) :]
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    with source.open(member) as data, open(target, "wb") as file:
+                        _copy_bounded(data, file, member.file_size, archive)
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError, ValueError) as error:
         raise BundleError(f"{archive} cannot be unpacked: {error}") from error
     return final
+
+
+def _check_members(archive: Path, members: list[zipfile.ZipInfo]) -> None:
+    names = {member.filename for member in members}
+    if len(members) > _MAX_FILES or sum(member.file_size for member in members) > _MAX_UNPACKED_BYTES:
+        raise BundleError(f"{archive} unpacks to more than {_MAX_FILES} files or {_MAX_UNPACKED_BYTES} bytes.")
+    for member in members:
+        _check_name(archive, member.filename)
+        if stat.S_ISLNK(member.external_attr >> 16):
+            raise BundleError(f"{archive}: {member.filename} is a symbolic link. Do not use this bundle.")
+    folders = {str(parent) for name in names for parent in PurePosixPath(name).parents}
+    if len(names) != len(members) or names & folders:
+        raise BundleError(f"{archive} holds two files of one name. Do not use this bundle.")
 
 
 def _common_folder(names: list[str]) -> str:

@@ -15,11 +15,11 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 import edge_sdk
-from edge_sdk.errors import UnsupportedError
+from edge_sdk.errors import ModelError, UnsupportedError
 from edge_sdk.pipeline import cache, data, key
 from edge_sdk.pipeline.fp32 import Forward, fp32_forward
 from edge_sdk.pipeline.plan import Plan, check_data
-from edge_sdk.schema.manifest import Cost, Manifest, ModelRef, Quantization
+from edge_sdk.schema.manifest import Cost, Manifest, ModelRef, Quantization, Rewrite
 
 if TYPE_CHECKING:
     from edge_sdk.bundle import Bundle
@@ -35,7 +35,7 @@ _MAX_REFERENCE = 8
 
 @dataclass(frozen=True)
 class Job:
-    """What to compile. The captured graph and the data are made once, when first needed.
+    """What to compile. The graphs and the data are made once, when first needed.
 
     Attributes:
         target: The profile.
@@ -46,6 +46,8 @@ class Job:
         rewrites: Whether graph rewrites are on.
         use_cache: Whether a bundle of the same key may be taken from the cache.
         progress: Called with a line as each stage starts.
+        seconds: How long each stage took so far.
+        quantized: What was quantized so far, by the rewrites before it.
     """
 
     target: Target
@@ -57,6 +59,7 @@ class Job:
     use_cache: bool = True
     progress: Callable[[str], None] = lambda _: None
     seconds: dict[str, float] = field(default_factory=dict, repr=False)
+    quantized: dict[tuple[Rewrite, ...], Quantized] = field(default_factory=dict, repr=False)
 
     @contextmanager
     def stage(self, name: str, said: str) -> Iterator[None]:
@@ -75,6 +78,11 @@ class Job:
 
         with self.stage("capture", f"capturing {self.model.name}"):
             return capture(self.model)
+
+    @property
+    def is_captured(self) -> bool:
+        """Whether the graphs were made; what fails then is the runtime's matter and not the model's."""
+        return "captured" in self.__dict__
 
     @cached_property
     def calibration(self) -> Sequence[Sample]:
@@ -121,6 +129,7 @@ def build(job: Job, plan: Plan) -> Bundle:
         job.progress(f"found in the cache: {found.manifest.name}")
         return found
     check_data(job.model, job.quantizer, job.calibration, job.max_drop)
+    data.check_samples(job.captured, job.calibration, "calibration")
     _check_shapes(job, plan)
     backend = plan.backend
     enabled = frozenset(backend.rewrites) if job.rewrites else frozenset()
@@ -140,12 +149,17 @@ def _quantize(job: Job, plan: Plan, captured: Captured) -> Quantized:
     quantizer = job.quantizer
     where = "onnx" if job.model.onnx else plan.backend.quantizers[quantizer.name]
     if where == "torch":
+        # Runtimes whose rewrites came to the same start from the same graph: it is quantized once.
+        if (done := job.quantized.get(captured.rewrites)) is not None:
+            return done
         budget = None
         if job.max_drop is not None:
             from edge_sdk.pipeline.budget import make_budget
 
             budget = make_budget(job.model, job.max_drop, _reference_samples(job.model, job.captured))
-        return quantizer.apply_torch(captured, Data(job.calibration, budget, job.progress))
+        done = quantizer.apply_torch(captured, Data(job.calibration, budget, job.progress))
+        job.quantized[captured.rewrites] = done
+        return done
     return Quantized(
         graphs=captured.graphs,
         quantization=Quantization(method=quantizer.name, options=quantizer.options),
@@ -195,6 +209,7 @@ def _reference_samples(model: Model, captured: Captured) -> list[Sample]:
     """The model's reference inputs; where it has none, the example inputs of its parts."""
     samples = model.samples("reference")[:_MAX_REFERENCE]
     if samples:
+        data.check_samples(captured, samples, "reference")
         return samples
     return [
         {
@@ -219,6 +234,12 @@ def _reference(model: Model, captured: Captured) -> bytes:
                 arrays.setdefault(f"{part}/inputs/{name}", []).append(array)
             for name, array in outputs[part].items():
                 arrays.setdefault(f"{part}/outputs/{name}", []).append(array)
+    for name, column in arrays.items():
+        if len(shapes := {array.shape for array in column}) > 1:
+            raise ModelError(
+                f"the reference samples differ in the shape of {name}: {sorted(map(list, shapes))}. "
+                "Give samples of one shape from samples('reference'), or a single one."
+            )
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **{name: np.stack(column) for name, column in arrays.items()})
     return buffer.getvalue()
@@ -237,9 +258,7 @@ def _forward(captured: Captured) -> Forward:
             inputs = [torch.from_numpy(sample[graph.name][spec.name]) for spec in graph.inputs]
             with torch.no_grad():
                 outputs = flat_outputs(graph.torch(*inputs))
-            found[graph.name] = {
-                spec.name: output.numpy() for spec, output in zip(graph.outputs, outputs, strict=True)
-            }
+            found[graph.name] = {spec.name: output.numpy() for spec, output in zip(graph.outputs, outputs, strict=True)}
         return found
 
     return forward
@@ -249,17 +268,21 @@ def _check_shapes(job: Job, plan: Plan) -> None:
     """Refuses sizes that vary where the target takes fixed ones only."""
     if plan.rule.shapes == "dynamic":
         return
+    where = f"target '{job.target.name}' takes fixed shapes only on {plan.rule.name} ({plan.rule.delegate})"
     for graph in job.captured.graphs:
         for spec in graph.inputs:
+            if None not in spec.shape:
+                continue
+            fixed = f"Fix it: --set shape.{spec.name}={','.join(str(size or 1) for size in spec.shape)}."
+            raise UnsupportedError(
+                f"input '{spec.name}' of model '{job.model.name}' has sizes that vary, {data.shown(spec.shape)}, and "
+                f"{where}. {fixed if job.model.onnx else 'Leave them out of Part.dynamic.'}"
+            )
+        for spec in graph.outputs:
             if None in spec.shape:
-                shape = [size if size is not None else "?" for size in spec.shape]
                 raise UnsupportedError(
-                    f"input '{spec.name}' of model '{job.model.name}' has the shape {shape}, and target "
-                    f"'{job.target.name}' takes fixed shapes only on {plan.rule.name} ({plan.rule.delegate}). "
-                    f"Fix it: --set shape.{spec.name}={','.join(str(size or 1) for size in spec.shape)}"
-                    if job.model.onnx
-                    else f"input '{spec.name}' of model '{job.model.name}' has sizes that vary ({shape}), and target "
-                    f"'{job.target.name}' takes fixed shapes only on {plan.rule.name}. Leave them out of Part.dynamic."
+                    f"output '{spec.name}' of model '{job.model.name}' has a size that only its data decides, "
+                    f"{data.shown(spec.shape)}, and {where}."
                 )
 
 

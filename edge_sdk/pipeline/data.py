@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from edge_sdk.models.base import Model, Part, Sample
+    from edge_sdk.pipeline.values import Captured
 
 PHOTOS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 
@@ -51,6 +52,40 @@ def read_calibration(model: Model, path: Path | None) -> list[Sample]:
     return _read_npz(model, path)
 
 
+def check_samples(captured: Captured, samples: Sequence[Sample], purpose: str) -> None:
+    """Refuses a model's own samples where they are not what its graphs take.
+
+    Raises:
+        ModelError: A part or an input is missing, or is of another type or shape.
+    """
+    for index, sample in enumerate(samples):
+        for graph in captured.graphs:
+            if graph.name not in sample:
+                if purpose == "calibration":
+                    continue  # parts may be calibrated on inputs of their own
+                raise ModelError(f"samples('{purpose}')[{index}] has no part '{graph.name}'; it has {sorted(sample)}.")
+            arrays = sample[graph.name]
+            where = f"samples('{purpose}')[{index}]['{graph.name}']"
+            for spec in graph.inputs:
+                array = arrays.get(spec.name)
+                if array is None:
+                    raise ModelError(f"{where} has no input '{spec.name}'; it has {sorted(arrays)}.")
+                if str(array.dtype) != spec.dtype or not _fits(array.shape, spec.shape):
+                    raise ModelError(
+                        f"{where}['{spec.name}'] is {array.dtype} of the shape {list(array.shape)}; "
+                        f"expected {spec.dtype} of {shown(spec.shape)}."
+                    )
+
+
+def shown(shape: Sequence[int | None]) -> str:
+    """A shape as people write it: ``[1, 3, ?, ?]``."""
+    return f"[{', '.join('?' if size is None else str(size) for size in shape)}]"
+
+
+def _fits(found: Sequence[int], wanted: Sequence[int | None]) -> bool:
+    return len(found) == len(wanted) and all(w in (None, f) for f, w in zip(found, wanted, strict=True))
+
+
 def _read_npz(model: Model, path: Path) -> list[Sample]:
     import numpy as np
 
@@ -76,16 +111,13 @@ def _read_npz(model: Model, path: Path) -> list[Sample]:
 
 
 def _samples_of(array: np.ndarray, shape: Sequence[int | None], dtype: str, where: str) -> list[np.ndarray]:
-    def fits(found: Sequence[int], wanted: Sequence[int | None]) -> bool:
-        return len(found) == len(wanted) and all(w in (None, f) for f, w in zip(found, wanted, strict=True))
-
     if str(array.dtype) != dtype:
         raise ModelError(f"{where} is of type {array.dtype}; expected {dtype}.")
-    if fits(array.shape[1:], shape):
+    if _fits(array.shape[1:], shape):
         return list(array)
-    if shape and shape[0] in (1, None) and fits(array.shape[1:], shape[1:]):
+    if shape and shape[0] in (1, None) and _fits(array.shape[1:], shape[1:]):
         return [array[index : index + 1] for index in range(len(array))]
-    raise ModelError(f"{where} has the shape {list(array.shape)}; expected [samples, {str(list(shape))[1:-1]}].")
+    raise ModelError(f"{where} has the shape {list(array.shape)}; expected [samples, {shown(shape)[1:]}.")
 
 
 def _expected(model: Model) -> list[tuple[str, str, tuple[int | None, ...], str]]:

@@ -25,6 +25,11 @@ class Plan:
     rule: RuntimeRule
     backend: Backend
 
+    @property
+    def label(self) -> str:
+        """Runtime and delegate, as messages name them."""
+        return f"{self.rule.name} ({self.rule.delegate})"
+
 
 def plans(target: Target, model: Model, quantizer: Quantizer, runtime: str) -> tuple[list[Plan], dict[str, str]]:
     """Every way to serve the target, in its order of preference, and why each other runtime cannot.

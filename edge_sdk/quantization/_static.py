@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 from torch.fx import GraphModule, Interpreter, Node
@@ -69,27 +70,48 @@ def _observers_of(prepared: GraphModule, layer: Node) -> Iterable[Calibrator]:
                 yield module
 
 
-def calibrate(prepared: GraphModule, inputs: Sequence[tuple[torch.Tensor, ...]]) -> None:
-    """Runs the inputs through the observers."""
+ChannelMeans = dict[Node, torch.Tensor]
+"""Layer to its mean output per channel: ``[channels]``."""
+
+
+def calibrate(prepared: GraphModule, inputs: Sequence[tuple[torch.Tensor, ...]]) -> ChannelMeans:
+    """Runs the inputs through the observers, and notes each layer's mean output in full precision."""
     set_mode(prepared, "observe")
+    run = _LayerMeans(prepared, garbage_collect_values=True)
     with torch.no_grad():
         for sample in inputs:
-            prepared(*sample)
+            run.run(*sample)
+    return {layer: total / len(inputs) for layer, total in run.totals.items()}
 
 
-def correct_bias(prepared: GraphModule, inputs: Sequence[tuple[torch.Tensor, ...]]) -> None:
+class _LayerMeans(Interpreter):
+    """Runs a graph and sums up each layer's mean output per channel."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.totals: ChannelMeans = {}
+
+    def run_node(self, n: Node) -> Any:
+        result = super().run_node(n)
+        if n.op == "call_function" and n.target in LAYERS:
+            self.totals[n] = self.totals.get(n, 0.0) + _channel_mean(n, [result])
+        return result
+
+
+def correct_bias(prepared: GraphModule, means: ChannelMeans, inputs: Sequence[tuple[torch.Tensor, ...]]) -> None:
     """Shifts each layer's bias so that its mean output per channel is that of full precision.
 
     Layer after layer, each seeing what the corrected layers before it give. Depthwise layers need
     it: their few weights a channel do not average their rounding errors out.
 
+    Args:
+        prepared: A calibrated graph.
+        means: What `calibrate` gave for the same inputs.
+        inputs: The calibration inputs.
+
     Source: Nagel et al., Data-Free Quantization Through Weight Equalization and Bias Correction,
     ICCV 2019, section 4.2, with measured instead of assumed input statistics.
     """
-    means: dict[Node, torch.Tensor] = {}
-
-    def note(layer: Node, outputs: list[torch.Tensor]) -> None:
-        means[layer] = _channel_mean(layer, outputs)
 
     def shift(layer: Node, outputs: list[torch.Tensor]) -> None:
         bias = _bias(prepared, layer)
@@ -101,8 +123,6 @@ def correct_bias(prepared: GraphModule, inputs: Sequence[tuple[torch.Tensor, ...
         for output in outputs:
             output += delta.view(shape)
 
-    set_mode(prepared, "off")
-    _run_in_step(prepared, inputs, note)
     set_mode(prepared, "quantize")
     _run_in_step(prepared, inputs, shift)
 

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from edge_sdk.pipeline.values import Captured, Graph, Quantized
     from edge_sdk.schema.manifest import SkippedLayer
 
-_BIAS_SAMPLES = 64
+
+MAX_SAMPLES = 64
+"""Of more calibration inputs an even selection is used: bias correction holds all of them in memory."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Int8Static(Quantizer):
             prepared = self.prepare(graph, data.calibration, skip.get(graph.name, frozenset()))
             skipped += _skipped(graph, prepared, skip.get(graph.name, frozenset()))
             graphs.append(replace(graph, torch=_static.convert(prepared)))
-        options = self.options | {"calibration_samples": len(data.calibration)}
+        options = self.options | {"calibration_samples": len(_selection(data.calibration))}
         return Quantized(
             graphs=tuple(graphs),
             quantization=Quantization(method=self.name, options=options, skipped=skipped),
@@ -75,17 +77,16 @@ class Int8Static(Quantizer):
         """The graph with calibrated observers and corrected biases, ready to simulate or to convert."""
         from edge_sdk.quantization import _static
 
-        inputs = _static.inputs_of(graph, calibration)
+        inputs = _static.inputs_of(graph, _selection(calibration))
         if not inputs:
             raise UnsupportedError(
                 f"int8-static needs calibration inputs for part '{graph.name}', and there are none: give the model a "
                 "samples('calibration'), or --calibration FILE.npz with an array for each input."
             )
         prepared = _static.prepare(graph, self.calibration, skip)
-        _static.calibrate(prepared, inputs)
+        means = _static.calibrate(prepared, inputs)
         if self.bias_correction:
-            step = max(1, len(inputs) // _BIAS_SAMPLES)
-            _static.correct_bias(prepared, inputs[::step][:_BIAS_SAMPLES])
+            _static.correct_bias(prepared, means, inputs)
         return prepared
 
     def apply_onnx(self, model: onnx.ModelProto, part: str, data: Data) -> tuple[onnx.ModelProto, list[SkippedLayer]]:
@@ -93,6 +94,10 @@ class Int8Static(Quantizer):
         from edge_sdk.quantization._onnx import quantize_static
 
         return quantize_static(model, part, data.calibration, self.calibration)
+
+
+def _selection(calibration: Sequence[Sample]) -> Sequence[Sample]:
+    return calibration[:: max(1, -(-len(calibration) // MAX_SAMPLES))]
 
 
 def _skipped(graph: Graph, prepared, chosen: frozenset[str]) -> list[SkippedLayer]:

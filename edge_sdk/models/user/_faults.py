@@ -12,7 +12,12 @@ def describe(error: BaseException, file: Path) -> str:
         return f"{type(error).__name__}: {error.msg} ({Path(error.filename or file).name}:{error.lineno})"
     lines = str(error).strip().splitlines()
     frames = traceback.extract_tb(error.__traceback__)
-    folder = str(file.resolve().parent)
-    own = [frame for frame in frames if str(Path(frame.filename).resolve()).startswith(folder)] or list(frames)
+    folder = file.resolve().parent
+    own = [frame for frame in frames if _is_own(Path(frame.filename), folder)] or list(frames)
     where = f" ({Path(own[-1].filename).name}:{own[-1].lineno})" if own else ""
     return f"{type(error).__name__}: {lines[0][:300] if lines else 'no message'}{where}"
+
+
+def _is_own(source: Path, folder: Path) -> bool:
+    """Whether a source file is the user's: in their folder, and not in an environment that lies within it."""
+    return source.resolve().is_relative_to(folder) and "site-packages" not in source.parts
