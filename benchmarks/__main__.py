@@ -25,7 +25,7 @@ from benchmarks._rows import Row
 
 SUITES = ("startup", "compile", "overhead", "int8", "latency")
 WELL, BROKEN, MISSED, INTERRUPTED = 0, 1, 4, 130
-PLAIN_WIDTH = 120
+PLAIN_WIDTH = 140
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,8 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     args = _arguments(argv)
     created = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    logging.getLogger("edge_sdk").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory(prefix="edge-sdk-bench-") as folder, apart(verbose=False) as (stdout, stderr):
+        logging.getLogger("edge_sdk").setLevel(logging.ERROR)
         os.environ["EDGE_SDK_CACHE"] = str(Path(folder) / "cache")  # cold is cold, and nothing of this stays
         machine = _machine.describe()
         context = Context(

@@ -190,6 +190,8 @@ def deploy(
         accuracy=job.model.score(found.outputs[count:], exact[count:]) if evaluation else None,
         predictions=_predictions(job.model, files, exact[:count], found.outputs[:count]) if files else None,
     )
+    if max_drop is not None and evaluation:
+        report = _warned(report, "the accuracy is that of the inputs which --max-drop was tuned on, not of others")
     _write(report, found.run.raw(), out)
     return report
 
@@ -310,6 +312,11 @@ def _predictions(
         Prediction(input=file.name, fp32=model.postprocess(exact), device=model.postprocess(found))
         for file, exact, found in zip(files, fp32, device, strict=True)
     ]
+
+
+def _warned(report: Report, warning: str) -> Report:
+    conditions = report.conditions.model_copy(update={"warnings": [*report.conditions.warnings, warning]})
+    return report.model_copy(update={"conditions": conditions})
 
 
 def _write(report: Report, raw: Mapping[str, object], out: Path | str | None) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 if TYPE_CHECKING:
     from edge_sdk.pipeline.values import Captured, Lowered, Quantized
-    from edge_sdk.schema.target import RuntimeRule
+    from edge_sdk.schema.target import RuntimeRule, Target
 
 Graph = Literal["torch", "onnx"]
 
@@ -38,5 +38,5 @@ class Backend(ABC):
         """Rewrites the graph into what the delegate takes, each rewrite checked numerically."""
 
     @abstractmethod
-    def lower(self, quantized: Quantized, rule: RuntimeRule) -> Lowered:
-        """Turns quantized graphs into program files, with the partition report."""
+    def lower(self, quantized: Quantized, target: Target, rule: RuntimeRule) -> Lowered:
+        """Turns quantized graphs into program files for one rule of a target, with the partition report."""

@@ -47,7 +47,7 @@ def add_compile_options(parser: Parser) -> None:
         "until it is met",
     )
     group.add_argument("--no-rewrites", action="store_true", help="leave the graph as it was exported")
-    group.add_argument("--no-cache", action="store_true", help="neither read nor write the cache")
+    group.add_argument("--no-cache", action="store_true", help="compile anew, whatever the cache holds")
 
 
 def add_run_options(parser: Parser) -> None:

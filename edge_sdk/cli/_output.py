@@ -53,7 +53,7 @@ class Output:
                 # Printed through a text of our own, since Rich ends the program where the reader went away.
                 console = self._console(self._stdout)
                 with console.capture() as text:
-                    console.print(view())
+                    console.print(view(), crop=False)
                 self._stdout.write(text.get())
             self._stdout.flush()
         except BrokenPipeError:

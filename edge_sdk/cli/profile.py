@@ -18,7 +18,7 @@ def configure(parser: Parser) -> None:
     )
     add_out(parser, "report.json and samples.json", "neither is written")
     add_run_options(parser)
-    example(parser, "edge-sdk profile build/efficientnet_lite0.edge --threads 1")
+    example(parser, "edge-sdk profile build/efficientnet_lite0-xnnpack-cpu-int8-static-executorch.edge --threads 1")
 
 
 def run(args: Namespace, output: Output) -> int:

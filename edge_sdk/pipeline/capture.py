@@ -51,7 +51,7 @@ def _capture_part(part: Part) -> Graph:
         raise
     except Exception as error:
         raise ModelError(explain(part.name, error)) from error
-    _check_stateless(part, program)
+    _check_stateless(part, graph)
     if len(outputs) != len(part.output_names):
         raise ModelError(
             f"part '{part.name}' gives {len(outputs)} outputs but names {len(part.output_names)}: "
@@ -122,15 +122,36 @@ def _check_part(part: Part) -> None:
         raise ModelError(f"part '{part.name}': dynamic names inputs that it does not have: {sorted(unknown)}")
 
 
-def _check_stateless(part: Part, program: torch.export.ExportedProgram) -> None:
+def _check_stateless(part: Part, graph: torch.fx.GraphModule) -> None:
     """Refuses a module that writes to its buffers or inputs: a compiled program keeps nothing between two calls."""
-    signature = program.graph_signature
-    changed = [*signature.buffers_to_mutate.values(), *signature.user_inputs_to_mutate.values()]
-    if changed:
+    for node in graph.graph.nodes:
+        changed = _written_by(node)
+        if changed is None or changed.op not in ("get_attr", "placeholder"):
+            continue
+        if changed.op == "placeholder":
+            what, instead = f"its input '{changed.target}'", "Change a copy: x = x.clone()."
+        else:
+            what, instead = f"its buffer '{changed.target}'", "Take the state as an input and return the new one."
         raise ModelError(
-            f"part '{part.name}' changes {', '.join(sorted(set(changed)))} in place; a compiled program keeps no state "
-            "between two calls. Take the state as an input and return the new one as an output."
+            f"part '{part.name}' changes {what} in place ({node.target}); a compiled program keeps no state between "
+            f"two calls. {instead}"
         )
+
+
+def _written_by(node: torch.fx.Node) -> torch.fx.Node | None:
+    """What an operator that works in place writes to, behind the views of it; None for any other operator."""
+    schema = getattr(node.target, "_schema", None)
+    if schema is None or not schema.is_mutable:
+        return None
+    written = (place for place, told in enumerate(schema.arguments) if told.alias_info and told.alias_info.is_write)
+    place = next(written, len(node.args))
+    found: Any = node.args[place] if place < len(node.args) else None
+    while getattr(found, "op", "") == "call_function" and found.args:
+        schema = getattr(found.target, "_schema", None)
+        if schema is None or not any(result.alias_info for result in schema.returns):
+            return None
+        found = found.args[0]
+    return found
 
 
 def _dynamic_shapes(part: Part) -> tuple[dict[int, Any], ...] | None:

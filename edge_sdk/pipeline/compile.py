@@ -138,7 +138,7 @@ def build(job: Job, plan: Plan) -> Bundle:
     with job.stage(f"{backend.name} quantize", f"quantizing to {job.quantizer.name} for {backend.name}"):
         quantized = replace(_quantize(job, plan, rewritten), enabled=enabled)
     with job.stage(f"{backend.name} lower", f"lowering for {backend.name} ({plan.rule.delegate})"):
-        lowered = backend.lower(quantized, plan.rule)
+        lowered = backend.lower(quantized, job.target, plan.rule)
     return _package(job, plan, name, digest, lowered)
 
 

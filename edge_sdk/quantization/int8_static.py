@@ -30,8 +30,10 @@ class Int8Static(Quantizer):
     """Static INT8.
 
     Attributes:
-        calibration: How the range of an activation is chosen: ``histogram`` (least squared error)
-            or ``minmax``.
+        calibration: How the range of an activation is chosen: ``minmax`` takes all that was seen,
+            ``histogram`` the part with the least squared error. A few dozen inputs do not show the
+            whole range, so what they show is kept by default; on EfficientNet-Lite0 that agrees with
+            FP32 more often.
         bias_correction: Whether each layer's mean output is corrected to that of FP32.
     """
 
@@ -41,7 +43,7 @@ class Int8Static(Quantizer):
     needs_calibration: ClassVar[bool] = True
     takes_budget: ClassVar[bool] = True
 
-    calibration: str = field(default="histogram", metadata={"choices": ("histogram", "minmax")})
+    calibration: str = field(default="minmax", metadata={"choices": ("minmax", "histogram")})
     bias_correction: bool = True
 
     def apply_torch(self, captured: Captured, data: Data) -> Quantized:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _MOST_LISTED = 12
 _TAGS = 3
+_LIKELY = 0.01
 
 
 def facts(title: str, rows: Iterable[tuple[str, str]]) -> RenderableType:
@@ -53,7 +54,7 @@ def report_view(report: Report) -> RenderableType:
         views += [predictions_view(report.predictions), Text()]
     variant = f" ({report.model.variant})" if report.model.variant else ""
     title = f"{report.model.name}{variant} on {report.target}, {report.quantization.method}"
-    return Group(*views, facts(title, _report_rows(report)))
+    return Group(*views, facts(title, _report_rows(report)), _path(report.bundle.path))
 
 
 def predictions_view(predictions: Sequence[Prediction]) -> Table:
@@ -83,8 +84,8 @@ def bundle_view(bundle: Bundle) -> RenderableType:
     ]
     if manifest.compile_s:
         rows.append(("Time", ", ".join(f"{stage} {figure(spent)} s" for stage, spent in manifest.compile_s.items())))
-    rows.append(("Bundle", str(bundle.path)))
-    return facts(f"{manifest.model.name}{variant} for {manifest.target}, {manifest.quantization.method}", rows)
+    title = f"{manifest.model.name}{variant} for {manifest.target}, {manifest.quantization.method}"
+    return Group(facts(title, rows), _path(str(bundle.path)))
 
 
 def _report_rows(report: Report) -> list[tuple[str, str]]:
@@ -106,7 +107,6 @@ def _report_rows(report: Report) -> list[tuple[str, str]]:
         ("Conditions", _conditions(report)),
     ]
     rows += [("Warning", warning) for warning in report.conditions.warnings]
-    rows.append(("Bundle", report.bundle.path))
     return rows
 
 
@@ -158,7 +158,12 @@ def _numerics(report: Report) -> str:
 def _accuracy(report: Report) -> str:
     if report.accuracy is None:
         return "not measured: the model brings no evaluation data or no metric"
-    return ", ".join(f"{metric} {figure(value, 4)}" for metric, value in report.accuracy.items())
+    return ", ".join(f"{metric} {_metric(value)}" for metric, value in report.accuracy.items())
+
+
+def _metric(value: float) -> str:
+    whole = value >= 1 and value.is_integer()
+    return f"{value:,.0f}" if whole else figure(value, 4)
 
 
 def _selection(selection: Selection | None) -> str:
@@ -212,8 +217,14 @@ def _conditions(report: Report) -> str:
     return told + (f"\nnot told by the device: {untold}" if untold else "")
 
 
+def _path(path: str) -> RenderableType:
+    """The bundle's path on a line of its own that is never broken, so that it can be copied."""
+    return Text(f"\nBundle: {clean(path)}", no_wrap=True, overflow="ignore")
+
+
 def _tags(tags: Sequence[Tag]) -> str:
-    return "\n".join(f"{tag.label} {tag.score:.2f}" for tag in tags[:_TAGS])
+    likely = [tag for place, tag in enumerate(tags[:_TAGS]) if place == 0 or tag.score >= _LIKELY]
+    return "\n".join(f"{tag.label} {tag.score:.2f}" for tag in likely)
 
 
 def _same_first(prediction: Prediction) -> str:

@@ -42,7 +42,7 @@ def scaled(value: float, unit: str) -> str:
     for factor, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= factor:
             return f"{figure(value / factor)} {prefix}{unit}"
-    return f"{figure(value)} {unit}"
+    return f"{value:g} {unit}"
 
 
 def plural(count: int, noun: str) -> str:

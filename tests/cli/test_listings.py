@@ -88,7 +88,7 @@ def test_quantizers(capsys):
     static = found["int8-static"]
     assert static["available"] and static["precision"] == "int8" and static["needs_calibration"]
     options = {option["name"]: option for option in static["options"]}
-    assert options["calibration"] == {"name": "calibration", "default": "histogram", "choices": ["histogram", "minmax"]}
+    assert options["calibration"] == {"name": "calibration", "default": "minmax", "choices": ["minmax", "histogram"]}
 
 
 @pytest.mark.parametrize(("verb", "group"), [("models", "edge_sdk.models"), ("quantizers", "edge_sdk.quantizers")])

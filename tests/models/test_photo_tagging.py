@@ -176,7 +176,7 @@ def test_a_checkpoint_that_would_run_code_is_refused(tmp_path: Path, refusal):
 
 
 def test_a_bare_pickle_is_refused(tmp_path: Path, refusal):
-    (tmp_path / "bare.pth").write_bytes(pickle.dumps(Hostile(tmp_path / "proof")))
+    (tmp_path / "bare.pth").write_bytes(pickle.dumps(Hostile(tmp_path / "proof"), protocol=2))
     assert "bare.pth was refused" in refusal("photo_tagging", checkpoint=str(tmp_path / "bare.pth"))
     assert not (tmp_path / "proof").exists()
 

@@ -115,3 +115,10 @@ def test_a_plain_installation_lists_the_targets_without_torch(copy, tmp_path):
     assert {"xnnpack-cpu", "desktop-cpu", "galaxy-s24-npu"} <= names
     absent = subprocess.run([python, "-c", "import torch"], capture_output=True)
     assert absent.returncode != 0
+    command = [environment / "bin" / "edge-sdk", "compile", "photo_tagging", "--target", "xnnpack-cpu", "--json"]
+    done = subprocess.run(command, cwd=tmp_path, env=clean, capture_output=True, text=True)
+    assert done.returncode == 1
+    error = json.loads(done.stdout)["error"]
+    assert error["kind"] == "MissingDependencyError"
+    assert "pip install 'edge-sdk[executorch]'" in error["message"]
+    assert "Traceback" not in done.stderr

@@ -56,7 +56,7 @@ REPORT = {
     "memory": {"peak": 123.4, "baseline": 100.1, "model": 23.3, "method": "VmHWM"},
     "energy": {"unavailable": "no power sensor"},
     "numerics": {"cosine": 0.998123, "max_abs_err": 0.123, "sqnr_db": 25.12, "reference": "FP32 eager"},
-    "accuracy": {"top1_agreement": 0.9615},
+    "accuracy": {"top1_agreement": 0.9615, "photos": 85.0},
     "conditions": {"throttled": False, "threads": 2, "load_average": 0.51, "warnings": ["the machine is busy"]},
     "partition": {
         "delegated": 69,
@@ -73,7 +73,11 @@ REPORT = {
     "predictions": [
         {
             "input": "coffee.png",
-            "fp32": [{"label": "espresso", "score": 0.91}, {"label": "cup", "score": 0.05}],
+            "fp32": [
+                {"label": "espresso", "score": 0.91},
+                {"label": "cup", "score": 0.05},
+                {"label": "pot", "score": 0.002},
+            ],
             "device": [{"label": "espresso", "score": 0.89}],
         },
         {
@@ -109,7 +113,7 @@ def _report(**changes) -> Report:
         "123 MiB peak, 23.3 over the runner's own 100 (VmHWM)",
         "unavailable: no power sensor",
         "cosine 0.99812, largest error 0.123, SQNR 25.1 dB, against FP32 eager",
-        "top1_agreement 0.9615",
+        "top1_agreement 0.9615, photos 85",
         "11.3 MB (11,300,000 bytes)",
         "69 of 84 operators in 2 pieces",
         "outside: aten.op0 x 1: no rule",
@@ -120,7 +124,7 @@ def _report(**changes) -> Report:
         "threads 2, throttled no, load average 0.510",
         "not told by the device: processors, governor, temperature, charging",
         "the machine is busy",
-        "/out/photo_tagging.edge",
+        "\nBundle: /out/photo_tagging.edge\n",
     ],
 )
 def test_the_report_shows(words):

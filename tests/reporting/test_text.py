@@ -50,7 +50,7 @@ def test_more_digits():
 def test_sizes_and_counts():
     assert scaled(4_953_632, "B") == "4.95 MB"
     assert scaled(4_544, "B") == "4.54 kB"
-    assert scaled(12, "B") == "12.0 B"
+    assert scaled(12, "B") == "12 B"
     assert scaled(1.82e9, "MAC") == "1.82 GMAC"
     assert scaled(3e12, "MAC") == "3.00 TMAC"
     assert plural(1, "piece") == "1 piece"

@@ -9,8 +9,9 @@ from edge_sdk.backends.base import Backend, Graph
 from edge_sdk.errors import ModelError
 
 if TYPE_CHECKING:
+    from edge_sdk.pipeline import values
     from edge_sdk.pipeline.values import Captured, Lowered, Quantized
-    from edge_sdk.schema.target import RuntimeRule
+    from edge_sdk.schema.target import RuntimeRule, Target
 
 logger = logging.getLogger(__name__)
 
@@ -53,12 +54,13 @@ class ExecuTorchBackend(Backend):
         table = {name: getattr(common, name, None) or getattr(own, name) for name in self.rewrites}
         return common.apply_rewrites(captured, table, enabled)
 
-    def lower(self, quantized: Quantized, rule: RuntimeRule) -> Lowered:
+    def lower(self, quantized: Quantized, target: Target, rule: RuntimeRule) -> Lowered:
         """One ``.pte`` with a method for each part.
 
         Raises:
             ModelError: ExecuTorch refuses the graph.
         """
+        del target
         from importlib.metadata import version
 
         import torch
@@ -70,24 +72,17 @@ class ExecuTorchBackend(Backend):
         from edge_sdk.schema.manifest import PartSpec, RuntimeRef
 
         programs = {}
-        for graph in quantized.graphs:
-            with torch.no_grad():
-                assert graph.torch is not None
-                programs[graph.name] = _without_history(
-                    torch.export.export(
-                        graph.torch, graph.example_inputs, dynamic_shapes=graph.dynamic_shapes, strict=False
-                    )
-                )
-        with Reasons() as reasons:
+        with Reasons() as reasons, torch.no_grad():
             try:
+                for graph in quantized.graphs:
+                    programs[graph.name] = _without_history(_export(graph))
                 edge = to_edge_transform_and_lower(
                     programs, partitioner={name: [XnnpackPartitioner()] for name in programs}
                 )
                 program = edge.to_executorch()
             except Exception as error:
-                first = (str(error).strip().splitlines() or ["no message"])[0][:300]
                 raise ModelError(
-                    f"ExecuTorch cannot lower the model: {type(error).__name__}: {first}. "
+                    f"ExecuTorch cannot lower the model: {_first_cause(error)}. "
                     "Try --runtime onnxruntime, or another quantizer."
                 ) from error
         exported = {graph.name: edge.exported_program(graph.name) for graph in quantized.graphs}
@@ -109,6 +104,35 @@ class ExecuTorchBackend(Backend):
             quantization=quantized.quantization,
             partition=report(exported, reasons, list(quantized.rewrites)),
         )
+
+
+def _export(graph: values.Graph):
+    """The graph exported again, so that what the rewrites and quantizers did to it has types and shapes."""
+    import torch
+
+    class Named(torch.nn.Module):
+        """Gives the graph a name of its own: ExecuTorch's passes trip over weights like ``0.weight``."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = graph.torch
+
+        def forward(self, *inputs: torch.Tensor):
+            return self.net(*inputs)  # type: ignore[misc]
+
+    module: torch.nn.Module = graph.torch  # type: ignore[assignment]
+    shapes = graph.dynamic_shapes
+    if any(name[0].isdigit() for name, _ in module.named_children()):
+        module, shapes = Named(), (shapes,) if shapes else None
+    return torch.export.export(module, graph.example_inputs, dynamic_shapes=shapes, strict=False)
+
+
+def _first_cause(error: BaseException) -> str:
+    """The exception that led to all others: the passes of ExecuTorch wrap it in one that says little."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    first = (str(error).strip().splitlines() or ["no message"])[0][:300]
+    return f"{type(error).__name__}: {first.rstrip('.')}"
 
 
 def _without_history(program):
