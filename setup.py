@@ -61,7 +61,7 @@ setup(
     author="Edge SDK contributors",
     license="MIT",
     license_files=["LICENSE"],
-    python_requires=">=3.10",
+    python_requires=">=3.11",
     install_requires=["numpy>=1.26", "packaging>=23", "pydantic>=2.10", "pyyaml>=6", "rich>=13.7"],
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["edge-sdk = edge_sdk.cli:main"]},

@@ -15,7 +15,8 @@ import os
 import sys
 import tempfile
 from collections.abc import Sequence
-from datetime import datetime, timezone
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
 
@@ -26,6 +27,16 @@ from benchmarks._rows import Row
 SUITES = ("startup", "compile", "overhead", "int8", "latency")
 WELL, BROKEN, MISSED, INTERRUPTED = 0, 1, 4, 130
 PLAIN_WIDTH = 140
+QUICK = "a quick run: its rounds are too short for the figures to mean anything"
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the suites gave: rows and failures by suite, and what makes the figures less believable."""
+
+    rows: dict[str, list[Row]] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,7 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from edge_sdk.cli._chatter import apart
 
     args = _arguments(argv)
-    created = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    found = Found(warnings=[QUICK] if args.quick else [])
     with tempfile.TemporaryDirectory(prefix="edge-sdk-bench-") as folder, apart(verbose=False) as (stdout, stderr):
         logging.getLogger("edge_sdk").setLevel(logging.ERROR)
         os.environ["EDGE_SDK_CACHE"] = str(Path(folder) / "cache")  # cold is cold, and nothing of this stays
@@ -50,19 +62,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             folder=Path(folder),
             quick=args.quick,
             say=lambda line: print(line, file=stderr, flush=True),
+            warn=found.warnings.append,
             models=(SMALL,) if args.quick else (EFFICIENTNET, RESNET),
         )
-        rows, failures, warnings = _run(args.suites or SUITES, context, stdout)
+        _run(args.suites or SUITES, context, found, stdout)
     if args.json:
-        found = _show.document(machine, args.quick, created, rows, failures, warnings)
-        write_atomic(args.json, json.dumps(found, indent=2) + "\n")
-    return _exit_code([row for suite in rows.values() for row in suite], failures, args.quick)
+        document = _show.document(machine, args.quick, created, found.rows, found.failures, found.warnings)
+        write_atomic(args.json, json.dumps(document, indent=2) + "\n")
+    return _exit_code(found, args.quick)
 
 
-def _run(
-    suites: Sequence[str], context: Context, stdout: TextIO
-) -> tuple[dict[str, list[Row]], dict[str, str], list[str]]:
-    """Rows and failures by suite, and the warnings. A suite that breaks off leaves the others to run."""
+def _run(suites: Sequence[str], context: Context, found: Found, stdout: TextIO) -> None:
+    """Fills ``found`` and prints each suite's table as it ends. One that breaks off leaves the others to run."""
     from rich.console import Console
 
     from edge_sdk.errors import EdgeSdkError
@@ -70,31 +81,27 @@ def _run(
     console = Console(file=stdout)
     if not console.is_terminal:
         console.width = PLAIN_WIDTH
-    rows: dict[str, list[Row]] = {}
-    failures: dict[str, str] = {}
-    warnings = ["a quick run: its rounds are too short for the figures to mean anything"] if context.quick else []
     for name in suites:
         if busy := _machine.busy():
-            warnings.append(f"before {name}: {busy}")
-            context.say(f"warning: {warnings[-1]}")
+            context.warn(f"before {name}: {busy}")
+            context.say(f"warning: {busy}")
         suite = importlib.import_module(f"benchmarks.{name}")
-        rows[name] = []
+        rows = found.rows[name] = []
         try:
             for row in suite.run(context):
-                rows[name].append(row)
+                rows.append(row)
         except (EdgeSdkError, BenchmarkError) as error:
-            failures[name] = str(error)
+            found.failures[name] = str(error)
             context.say(f"{name} broke off: {error}")
-        console.print(_show.table(suite.TITLE, rows[name]))
-    for warning in warnings:
+        console.print(_show.table(suite.TITLE, rows))
+    for warning in found.warnings:
         console.print(f"Warning: {warning}", markup=False, highlight=False)
-    return rows, failures, warnings
 
 
-def _exit_code(rows: Sequence[Row], failures: dict[str, str], quick: bool) -> int:
-    if failures:
+def _exit_code(found: Found, quick: bool) -> int:
+    if found.failures:
         return BROKEN
-    missed = any(row.limit is not None and row.met is not True for row in rows)
+    missed = any(row.limit is not None and row.met is not True for rows in found.rows.values() for row in rows)
     return MISSED if missed and not quick else WELL
 
 

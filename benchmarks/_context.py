@@ -44,10 +44,12 @@ class Context:
         folder: For scratch files.
         quick: Few and short rounds: the suites are tried out, and their figures mean nothing.
         say: Called with a line as each step starts.
+        warn: Called with what makes the figures less believable.
         models: The models to measure with; the first one is also the one that compile times are taken with.
     """
 
     folder: Path
     quick: bool = False
     say: Callable[[str], None] = lambda _: None
+    warn: Callable[[str], None] = lambda _: None
     models: tuple[Case, ...] = ()

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from functools import partial
 
+from benchmarks._by_hand import command
 from benchmarks._context import Case, Context
 from benchmarks._rows import Limit, Row
 from benchmarks._turns import in_turns, median_s, program, seconds_of
@@ -17,10 +18,10 @@ WARM_RUNS, QUICK_WARM_RUNS = 10, 2
 COLD, WARM, NO_TORCH = Limit(at_most=1.15), Limit(at_most=0.5), Limit(at_most=0)
 TARGETS = {"executorch": "xnnpack-cpu", "onnxruntime": "desktop-cpu"}
 BY_HAND = {
-    "executorch": {"the same calls by hand": ("by_hand_executorch", "pte")},
+    "executorch": {"the same calls by hand": "by_hand_executorch"},
     "onnxruntime": {
-        "the same calls by hand": ("by_hand_pt2e_onnx", "onnx"),
-        "ONNX Runtime's tools by hand": ("by_hand_onnxruntime", "onnx"),
+        "the same calls by hand": "by_hand_pt2e_onnx",
+        "ONNX Runtime's tools by hand": "by_hand_onnxruntime",
     },
 }
 SDK = "edge_sdk.compile"
@@ -40,11 +41,11 @@ def cold(context: Context, case: Case, runtime: str) -> Iterator[Row]:
     from edge_sdk.profiling.interleave import compare_rounds
 
     commands = {SDK: program("sdk_compile", TARGETS[runtime], runtime, *case.arguments)}
-    for name, (script, ending) in BY_HAND[runtime].items():
-        commands[name] = program(script, context.folder / f"by_hand.{ending}", *case.arguments)
+    for name, script in BY_HAND[runtime].items():
+        commands[name] = command(context, case, script)
     _read_into_memory(runtime)
     rounds = QUICK_ROUNDS if context.quick else ROUNDS
-    sides = {name: partial(seconds_of, command) for name, command in commands.items()}
+    sides = {name: partial(seconds_of, side) for name, side in commands.items()}
     times = in_turns(sides, rounds, lambda line: context.say(f"{runtime}: {line}"))
     how = f"{case.title}, int8-static; whole processes, {rounds} rounds in turns"
     for name in BY_HAND[runtime]:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks._by_hand import made
 from benchmarks._context import Case, Context
 from benchmarks._machine import cores
 from benchmarks._rows import Limit, Row
-from benchmarks._turns import program, seconds_of
 
 if TYPE_CHECKING:
     from edge_sdk.bundle import Bundle
@@ -22,7 +21,7 @@ TITLE = "INT8 latency"
 TARGET = "desktop-cpu"
 ROUNDS, QUICK_ROUNDS = 8, 2
 NO_WORSE = Limit(at_most=1.0, by_interval=True)
-PLAIN = {"executorch": ("by_hand_executorch", "pte"), "onnxruntime": ("by_hand_onnxruntime", "onnx")}
+PLAIN = {"executorch": "by_hand_executorch", "onnxruntime": "by_hand_onnxruntime"}
 
 
 def run(context: Context) -> Iterator[Row]:
@@ -57,6 +56,8 @@ def compare(context: Context, case: Case) -> Iterator[Row]:
             progress=lambda line: context.say(f"{case.title}: {line}"),
         )
         cosines = [_cosine(bundle, device, target) for bundle in (*plain, ours)]
+    for warning in found.warnings:
+        context.warn(f"{case.title}: {warning}")
     names = [f"plain {bundle.manifest.runtime.name}" for bundle in plain]
     best = min(range(len(plain)), key=lambda place: found.ratios[place].value)
     own = compare_rounds([found.rounds_ms[best], found.rounds_ms[-1]]).ratios[1]
@@ -80,11 +81,7 @@ def plain_bundle(context: Context, case: Case, runtime: str, like: Bundle) -> Bu
     from edge_sdk.bundle import write_bundle
     from edge_sdk.schema.manifest import Partition, Quantization, RuntimeRef
 
-    script, ending = PLAIN[runtime]
-    name = f"plain.{ending}"
-    path = context.folder / name
-    context.say(f"{case.title}: compiling by hand for {runtime}")
-    seconds_of(program(script, path, *case.arguments))
+    path = made(context, case, PLAIN[runtime])
     content = path.read_bytes()
     (part,) = like.manifest.parts
     delegate = {"executorch": "xnnpack", "onnxruntime": "cpu"}[runtime]
@@ -94,13 +91,12 @@ def plain_bundle(context: Context, case: Case, runtime: str, like: Bundle) -> Bu
             "key": hashlib.sha256(content).hexdigest(),
             "runtime": RuntimeRef(name=runtime, version=version(runtime), delegate=delegate),
             "quantization": Quantization(method="int8-static"),
-            "parts": [part.model_copy(update={"program": name, "entry": "forward"})],
+            "parts": [part.model_copy(update={"program": path.name, "entry": "forward"})],
             "partition": Partition(delegate=delegate, delegated=0, pieces=0),  # not looked at: no report is made of it
         }
     )
     reference = (like.path / like.manifest.reference).read_bytes()
-    folder = context.folder / f"{Path(case.model).stem}-{runtime}.edge"
-    return write_bundle(folder, manifest, {name: content, like.manifest.reference: reference})
+    return write_bundle(path.with_suffix(".edge"), manifest, {path.name: content, like.manifest.reference: reference})
 
 
 def _cosine(bundle: Bundle, device: Device, target: Target) -> float:

@@ -19,6 +19,7 @@ _CAUSES = {
     errno.EROFS: "the file system is read-only; choose another folder",
     errno.EACCES: "permission denied; choose a folder of your own",
     errno.EPERM: "permission denied; choose a folder of your own",
+    errno.EEXIST: "a file stands where a folder should be; choose another folder",
     errno.ENOTDIR: "a part of the path is a file, not a folder; choose another folder",
     errno.EFBIG: "a file would be larger than the system allows (see 'ulimit -f'); raise the limit",
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from edge_sdk.errors import ModelError, TargetError, UnsupportedError
 
 if TYPE_CHECKING:
     from edge_sdk.bundle import Bundle
+    from edge_sdk.devices.base import Device
     from edge_sdk.models.base import Model, Sample
     from edge_sdk.pipeline.compile import Job
     from edge_sdk.pipeline.plan import Plan
@@ -70,8 +72,11 @@ def compile(
     job, plans, refused = _plan(
         model, target, quantize, runtime, settings, calibration, max_drop, rewrites, use_cache, progress
     )
-    bundle = _compile(job, plans, refused, runtime, device, threads)
-    return _place(bundle, out)
+    from edge_sdk.devices import open_device
+
+    why = _not_here(job.target, plans) if device is None else None
+    with nullcontext() if why else open_device(device or "local") as place:
+        return _place(_compile(job, plans, refused, runtime, place, threads, why), out)
 
 
 def profile(
@@ -168,10 +173,10 @@ def deploy(
     )
     files = input_files(Path(inputs)) if inputs is not None else []
     photos = [job.model.preprocess(file) for file in files]
-    bundle = _place(_compile(job, plans, refused, runtime, device or "local", threads), out)
-    evaluation = job.model.samples("evaluation")
-    exact = [*fp32_outputs(job, photos), *fp32_outputs(job, evaluation)]
     with open_device(device or "local") as place:
+        bundle = _place(_compile(job, plans, refused, runtime, place, threads), out)
+        evaluation = job.model.samples("evaluation")
+        exact = [*fp32_outputs(job, photos), *fp32_outputs(job, evaluation)]
         found = measure(
             bundle,
             place,
@@ -222,6 +227,8 @@ def _plan(
     profile_target = target if isinstance(target, Target) else load_target(target)
     quantizer = make_quantizer(quantize, theirs)
     loaded = load_model(model, own)
+    if calibration is not None and not quantizer.needs_calibration:
+        raise UnsupportedError(f"quantizer '{quantize}' takes no calibration inputs; leave --calibration out.")
     found, refused = plans(profile_target, loaded, quantizer, runtime)
     job = Job(
         target=profile_target,
@@ -237,7 +244,13 @@ def _plan(
 
 
 def _compile(
-    job: Job, plans: Sequence[Plan], refused: Mapping[str, str], runtime: str, device: str | None, threads: int | None
+    job: Job,
+    plans: Sequence[Plan],
+    refused: Mapping[str, str],
+    runtime: str,
+    device: Device | None,
+    threads: int | None,
+    why_not_here: str | None = None,
 ) -> Bundle:
     from edge_sdk.pipeline import select
 
@@ -245,13 +258,8 @@ def _compile(
     if len(bundles) == 1:
         return select.only(bundles[0], runtime != "auto", refused)
     if device is None:
-        if why := _not_here(job.target, plans):
-            return select.by_order(bundles, f"it cannot be measured here: {why}")
-        device = "local"
-    from edge_sdk.devices import open_device
-
-    with open_device(device) as place:
-        return select.by_measurement(bundles, place, job.target, threads, job.use_cache, job.progress)
+        return select.by_order(bundles, f"it cannot be measured here: {why_not_here}")
+    return select.by_measurement(bundles, device, job.target, threads, job.use_cache, job.progress)
 
 
 def _build_all(job: Job, plans: Sequence[Plan], refused: Mapping[str, str]) -> tuple[list[Bundle], dict[str, str]]:

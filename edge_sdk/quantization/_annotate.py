@@ -63,7 +63,18 @@ _CELLS = {
     _aten.rnn_tanh_cell.default,
     _aten.rnn_relu_cell.default,
 }
-CLAMPS = {_aten.relu.default, _aten.relu_.default, _aten.hardtanh.default, _aten.hardtanh_.default}
+CLAMPS = {
+    _aten.relu.default,
+    _aten.relu_.default,
+    _aten.relu6.default,
+    _aten.relu6_.default,
+    _aten.hardtanh.default,
+    _aten.hardtanh_.default,
+    _aten.clamp.default,
+    _aten.clamp_.default,
+    _aten.clamp_min.default,
+}
+"""Activation functions that only cut the range off."""
 _ARITHMETIC = {_aten.add.Tensor, _aten.add_.Tensor, _aten.mul.Tensor, _aten.mul_.Tensor}
 _POOLS = {_aten.adaptive_avg_pool2d.default}
 _MOVES = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -221,14 +222,20 @@ def _drop_saturating_clamps(module: GraphModule) -> None:
 
 
 def _clamp_range(node: Node) -> tuple[float, float]:
-    if "relu" in str(node.target):
-        return 0.0, float("inf")
-    return float(node.args[1]), float(node.args[2])  # type: ignore[arg-type]
+    name = node.target.name()  # type: ignore[union-attr]
+    if name.startswith("aten::relu6"):
+        return 0.0, 6.0
+    if name.startswith("aten::relu"):
+        return 0.0, math.inf
+    defaults = (-1.0, 1.0) if name.startswith("aten::hardtanh") else (None, None)
+    low, high = (*node.args[1:3], *defaults[len(node.args) - 1 :])[:2]
+    return float(-math.inf if low is None else low), float(math.inf if high is None else high)  # type: ignore[arg-type]
 
 
 def _saturates(node: Node, low: float, high: float) -> bool:
+    """Whether a quantizer represents nothing outside ``low`` to ``high``."""
     if node.target is not _Q.quantize_per_tensor.default:
         return False
     scale, zero, smallest, largest = (float(value) for value in node.args[1:5])  # type: ignore[arg-type]
-    return round(low / scale) + zero <= smallest and (high == float("inf") or round(high / scale) + zero >= largest)
-
+    below = low == -math.inf or round(low / scale) + zero <= smallest
+    return below and (high == math.inf or round(high / scale) + zero >= largest)
