@@ -7,11 +7,12 @@ PIP ?= $(VENV)/bin/python -m pip
 DEMO_PHOTOS := .demo/photos
 DEMO_OUT := .demo/out
 
-.PHONY: help demo test check clean
+.PHONY: help demo bench test check clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo    deploy EfficientNet-Lite0 as INT8 on this machine and tag real photos"
+	@echo "make bench   set Edge SDK beside what a user would do without it (docs/benchmarks.md)"
 	@echo "make test    run all tests"
 	@echo "make check   run the linter, the formatter's check and the type checker"
 	@echo "make clean   remove what building, testing and the demo left (not $(VENV))"
@@ -42,6 +43,9 @@ demo: $(VENV)/.installed-demo
 	@$(VENV)/bin/python -c "$$COPY_PHOTOS" $(DEMO_PHOTOS)
 	$(VENV)/bin/edge-sdk deploy efficientnet_lite0 --target desktop-cpu --quantize int8-static \
 		--input $(DEMO_PHOTOS) --out $(DEMO_OUT)
+
+bench: $(VENV)/.installed-demo
+	$(VENV)/bin/python -m benchmarks
 
 # pytest comes last, so that its summary, with each test that was not run and why, ends the output.
 test: $(VENV)/.installed-dev

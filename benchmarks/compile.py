@@ -43,7 +43,8 @@ def cold(context: Context, case: Case, runtime: str) -> Iterator[Row]:
     commands = {SDK: program("sdk_compile", TARGETS[runtime], runtime, *case.arguments)}
     for name, script in BY_HAND[runtime].items():
         commands[name] = command(context, case, script)
-    _read_into_memory(runtime)
+    if not context.quick:
+        _read_into_memory(runtime)
     rounds = QUICK_ROUNDS if context.quick else ROUNDS
     sides = {name: partial(seconds_of, side) for name, side in commands.items()}
     times = in_turns(sides, rounds, lambda line: context.say(f"{runtime}: {line}"))

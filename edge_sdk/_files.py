@@ -24,6 +24,9 @@ _CAUSES = {
     errno.EFBIG: "a file would be larger than the system allows (see 'ulimit -f'); raise the limit",
 }
 
+_MAX_RIVALS = 100
+"""How often another process may put the same folder there first before that is an error."""
+
 
 def sha256_file(path: Path) -> str:
     """The SHA-256 of a file's content, in hexadecimal."""
@@ -65,16 +68,30 @@ def atomic_dir(final: Path) -> Iterator[Path]:
             scratch = Path(tempfile.mkdtemp(prefix=f".{final.name}.", dir=final.parent))
             scratch.chmod(0o755)
             yield scratch
-            if final.is_dir() and not final.is_symlink():
-                aside = Path(tempfile.mkdtemp(prefix=f".{final.name}.old.", dir=final.parent))
-                os.replace(final, aside / "was")
-            os.replace(scratch, final)
+            aside = Path(tempfile.mkdtemp(prefix=f".{final.name}.old.", dir=final.parent))
+            _put(scratch, final, aside)
         finally:
-            if aside is not None and not final.exists() and (aside / "was").exists():
-                os.replace(aside / "was", final)
-            for folder in (scratch, aside):
+            for folder in (aside, scratch):
                 if folder is not None:
                     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _put(scratch: Path, final: Path, aside: Path) -> None:
+    """Renames ``scratch`` to ``final``; what stands there, or what others put there meanwhile, goes to ``aside``."""
+    for attempt in range(_MAX_RIVALS):
+        old = aside / str(attempt)
+        try:
+            if final.is_dir() and not final.is_symlink():
+                with suppress(FileNotFoundError):
+                    os.replace(final, old)
+            os.replace(scratch, final)
+            return
+        except BaseException as error:
+            rival = isinstance(error, OSError) and error.errno in (errno.ENOTEMPTY, errno.EEXIST)
+            if not rival or attempt == _MAX_RIVALS - 1:
+                if old.is_dir() and not final.exists():
+                    os.replace(old, final)
+                raise
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from time import perf_counter
@@ -177,7 +177,7 @@ def _package(job: Job, plan: Plan, name: str, digest: str, lowered: Lowered) -> 
     specs = [spec for graph in job.captured.graphs for spec in (*graph.inputs, *graph.outputs)]
     manifest = Manifest(
         name=name,
-        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
         sdk_version=edge_sdk.__version__,
         key=digest,
         target=job.target.name,

@@ -28,7 +28,8 @@ def input_files(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise ModelError(f"--input {path}: no such file or folder.")
-    found = sorted(file for file in path.iterdir() if file.suffix.lower() in PHOTOS)
+    files = (file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
+    found = sorted(file for file in files if file.suffix.lower() in PHOTOS)
     if not found:
         raise ModelError(f"--input {path}: the folder holds no image ({', '.join(sorted(PHOTOS))}).")
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from edge_sdk.errors import MissingDependencyError
@@ -59,7 +59,7 @@ def build_report(
         raise ValueError("a report needs a measurement with timing")
     misfit = _misfit(target, measurement.device) if target else None
     return Report(
-        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
         model=manifest.model,
         target=manifest.target,
         runtime=ReportRuntime(

@@ -210,7 +210,10 @@ def _give_every_layer_a_bias(module: GraphModule) -> None:
 
 
 def _drop_saturating_clamps(module: GraphModule) -> None:
-    """Removes clamps whose effect the quantizer behind them has by itself, by saturating."""
+    """Removes clamps whose effect the quantizer behind them has by itself, by saturating.
+
+    Those that stay are written in the one form that XNNPACK computes in integers.
+    """
     for node in list(module.graph.nodes):
         if node.op != "call_function" or node.target not in CLAMPS:
             continue
@@ -218,6 +221,10 @@ def _drop_saturating_clamps(module: GraphModule) -> None:
         if all(_saturates(user, low, high) for user in node.users):
             node.replace_all_uses_with(node.args[0])
             module.graph.erase_node(node)
+        elif (low, high) != (0.0, math.inf):
+            largest = torch.finfo(torch.float32).max
+            node.target = torch.ops.aten.hardtanh.default
+            node.args, node.kwargs = (node.args[0], max(low, -largest), min(high, largest)), {}
     module.recompile()
 
 
@@ -229,6 +236,7 @@ def _clamp_range(node: Node) -> tuple[float, float]:
         return 0.0, math.inf
     defaults = (-1.0, 1.0) if name.startswith("aten::hardtanh") else (None, None)
     low, high = (*node.args[1:3], *defaults[len(node.args) - 1 :])[:2]
+    low, high = node.kwargs.get("min", low), node.kwargs.get("max", high)
     return float(-math.inf if low is None else low), float(math.inf if high is None else high)  # type: ignore[arg-type]
 
 

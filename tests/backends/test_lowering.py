@@ -108,11 +108,11 @@ def test_sizes_that_vary_stay_open_in_an_onnx_program():
     assert bundle.manifest.parts[0].inputs[0].shape == [None, 8]
 
 
-class Fourier(nn.Module):
+class Histogram(nn.Module):
     """An operator that neither exporter has."""
 
     def forward(self, x):
-        return torch.fft.fft(x).real.sort().values + torch.linalg.svdvals(x)
+        return torch.histc(x, 10)
 
 
 @pytest.mark.parametrize(
@@ -124,9 +124,9 @@ class Fourier(nn.Module):
 )
 def test_a_graph_that_a_runtime_cannot_express(runtime, message):
     with pytest.raises(ModelError) as caught:
-        compiled(tiny(Fourier(), example(4, 4)), runtime)
+        compiled(tiny(Histogram(), example(4, 4)), runtime)
     text = str(caught.value)
-    assert message in text and "\n" not in text
+    assert message in text and text.isprintable() and "histc" in text
     other = "onnxruntime" if runtime == "executorch" else "executorch"
     assert text.endswith(f"Try --runtime {other}, or another quantizer.")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, ClassVar
 
+from edge_sdk.backends._causes import first_cause
 from edge_sdk.backends.base import Backend, Graph
 from edge_sdk.errors import ModelError
 
@@ -82,7 +83,7 @@ class ExecuTorchBackend(Backend):
                 program = edge.to_executorch()
             except Exception as error:
                 raise ModelError(
-                    f"ExecuTorch cannot lower the model: {_first_cause(error)}. "
+                    f"ExecuTorch cannot lower the model: {first_cause(error)}. "
                     "Try --runtime onnxruntime, or another quantizer."
                 ) from error
         exported = {graph.name: edge.exported_program(graph.name) for graph in quantized.graphs}
@@ -125,14 +126,6 @@ def _export(graph: values.Graph):
     if any(name[0].isdigit() for name, _ in module.named_children()):
         module, shapes = Named(), (shapes,) if shapes else None
     return torch.export.export(module, graph.example_inputs, dynamic_shapes=shapes, strict=False)
-
-
-def _first_cause(error: BaseException) -> str:
-    """The exception that led to all others: the passes of ExecuTorch wrap it in one that says little."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    first = (str(error).strip().splitlines() or ["no message"])[0][:300]
-    return f"{type(error).__name__}: {first.rstrip('.')}"
 
 
 def _without_history(program):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from edge_sdk.backends._causes import first_cause
 from edge_sdk.backends.base import Backend, Graph
 from edge_sdk.errors import ModelError
 
@@ -146,9 +147,8 @@ def _export(graph: values.Graph) -> onnx.ModelProto:
                 verbose=False,
             )
     except Exception as error:
-        first = (str(error).strip().splitlines() or ["no message"])[0][:300]
         raise ModelError(
-            f"part '{graph.name}' cannot be exported to ONNX: {type(error).__name__}: {first}. "
+            f"part '{graph.name}' cannot be exported to ONNX: {first_cause(error)}. "
             "Try --runtime executorch, or another quantizer."
         ) from error
     finally:
@@ -166,5 +166,3 @@ def _without_source_paths(model: onnx.ModelProto) -> onnx.ModelProto:
     for value in (*model.graph.value_info, *model.graph.input, *model.graph.output, *model.graph.initializer):
         del value.metadata_props[:]
     return model
-
-

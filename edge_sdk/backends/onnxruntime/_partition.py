@@ -38,6 +38,4 @@ def report(models: Mapping[str, onnx.ModelProto], method: str, delegate: str, re
             else:
                 delegated += 1
     fallback = [Fallback(op=op, count=count, reason=reason) for (op, reason), count in left.most_common()]
-    return Partition(
-        delegate=delegate, delegated=delegated, pieces=len(models), fallback=fallback, rewrites=rewrites
-    )
+    return Partition(delegate=delegate, delegated=delegated, pieces=len(models), fallback=fallback, rewrites=rewrites)
