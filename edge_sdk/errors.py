@@ -19,7 +19,8 @@ other libraries are mapped to these once, where they enter, with ``raise ... fro
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class EdgeSdkError(Exception):
@@ -62,6 +63,25 @@ class GateError(EdgeSdkError):
     """A result missed a limit that the user set."""
 
     exit_code = 4
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of another library's message, at most 300 characters: the rest is for its developers."""
+    return (str(error).strip().splitlines() or ["no message"])[0][:300]
+
+
+@contextmanager
+def refusals(who: str, what: str) -> Iterator[None]:
+    """Maps whatever a library raises in the block to a `ModelError`: ``WHO refuses WHAT: first line``.
+
+    For libraries that raise classes of their own compiled modules, which cannot be named.
+    """
+    try:
+        yield
+    except EdgeSdkError:
+        raise
+    except Exception as error:
+        raise ModelError(f"{who} refuses {what}: {first_line(error)}") from error
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:

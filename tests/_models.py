@@ -13,6 +13,7 @@ from edge_sdk.models.base import Model, Part, Purpose, Sample
 
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install 'edge-sdk[executorch]'")
 nn = torch.nn
+torch.set_num_threads(1)  # more than one would only wait for each other on networks this small
 
 _SEEDS = {"calibration": 1, "reference": 2, "evaluation": 3}
 

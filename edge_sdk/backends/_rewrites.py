@@ -8,12 +8,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch.fx import GraphModule, Node
 
 from edge_sdk.errors import ModelError
 from edge_sdk.pipeline.capture import flat_outputs
+from edge_sdk.pipeline.fx import arguments, calls, constant, pads_zeros
 from edge_sdk.pipeline.values import Captured, Graph
 from edge_sdk.schema.manifest import Rewrite
 
@@ -86,9 +88,9 @@ def drop_identities(module: GraphModule) -> int:
     }
     count = 0
     for node in calls(module, nothing):
-        if node.target in (_aten.dropout.default, _aten.feature_dropout.default) and node.args[2]:
+        if node.target in (_aten.dropout.default, _aten.feature_dropout.default) and arguments(node)[2]:
             continue  # left on at inference by the model's own wish
-        node.replace_all_uses_with(node.args[0])
+        node.replace_all_uses_with(arguments(node)[0])
         module.graph.erase_node(node)
         count += 1
     return count
@@ -98,10 +100,10 @@ def padding_in_numbers(module: GraphModule) -> int:
     """Writes the padding of a convolution in numbers where it is given as ``same`` or ``valid``."""
     count = 0
     for node in calls(module, set(_PADDING_IN_WORDS)):
-        sizes = node.args[1].meta["val"].shape[2:]  # type: ignore[union-attr]
+        sizes = arguments(node)[1].meta["val"].shape[2:]
         defaults = [None, [1], "valid", [1], 1]
-        source, weight, bias, stride, padding, dilation, groups = [*node.args, *defaults[len(node.args) - 2 :]]
-        stride, dilation = (list(value) * (len(sizes) // len(value)) for value in (stride, dilation))  # type: ignore
+        source, weight, bias, stride, padding, dilation, groups = [*arguments(node), *defaults[len(node.args) - 2 :]]
+        stride, dilation = (list(value) * (len(sizes) // len(value)) for value in (stride, dilation))
         total = [0 if padding == "valid" else d * (size - 1) for d, size in zip(dilation, sizes, strict=True)]
         half = [size // 2 for size in total]
         if any(size % 2 for size in total):
@@ -123,25 +125,27 @@ def fold_batch_norm(module: GraphModule) -> int:
     """Folds batch normalisation in evaluation mode into the convolution before it."""
     count = 0
     for node in calls(module, {_aten.batch_norm.default}):
-        conv = node.args[0]
-        if not isinstance(conv, Node) or conv.target not in _CONVOLUTIONS or len(conv.users) != 1 or node.args[5]:
+        conv, *normalisation = arguments(node)
+        if not isinstance(conv, Node) or conv.target not in _CONVOLUTIONS or len(conv.users) != 1 or normalisation[4]:
             continue
-        constants = [constant(module, argument) for argument in (conv.args[1], *node.args[1:5])]
-        bias_node = conv.args[2] if len(conv.args) > 2 else None
+        source, weight_node, bias_node, *rest = [*arguments(conv), None][: max(3, len(conv.args))]
+        constants: list[Any] = [constant(module, argument) for argument in (weight_node, *normalisation[:4])]
         bias = constant(module, bias_node)
-        shared = isinstance(conv.args[1], Node) and len(conv.args[1].users) != 1
-        if any(value is None for value in constants) or (bias_node is not None and bias is None) or shared:
+        if any(value is None for value in constants) or (bias_node is not None and bias is None):
+            continue
+        if len(weight_node.users) != 1:
             continue
         weight, gamma, beta, mean, variance = constants
-        scale = gamma / torch.sqrt(variance + node.args[7])
+        scale = gamma / torch.sqrt(variance + normalisation[6])
         new_weight = weight * scale.reshape(-1, *[1] * (weight.dim() - 1))
         new_bias = beta + ((bias if bias is not None else 0.0) - mean) * scale
-        name = str(conv.args[1].target)  # type: ignore[union-attr]
-        base = name.removesuffix(".weight")
+        path = str(weight_node.target).removesuffix(".weight") + "_folded"
         with module.graph.inserting_before(conv):
-            weight_node = _add_constant(module, f"{base}_folded", "weight", new_weight, conv.args[1])
-            folded_bias = _add_constant(module, f"{base}_folded", "bias", new_bias, conv.args[1])
-        conv.args = (conv.args[0], weight_node, folded_bias, *conv.args[3:])
+            folded = [
+                _add_constant(module, path, name, value, weight_node)
+                for name, value in (("weight", new_weight), ("bias", new_bias))
+            ]
+        conv.args = (source, *folded, *rest)
         node.replace_all_uses_with(conv)
         module.graph.erase_node(node)
         count += 1
@@ -152,17 +156,17 @@ def mean_to_average_pool(module: GraphModule) -> int:
     """Turns a mean over height and width into an average pool to one pixel."""
     count = 0
     for node in calls(module, {_aten.mean.dim}):
-        source, dims = node.args[0], node.args[1]
+        source, dims, *keep = arguments(node)
         value = source.meta.get("val") if isinstance(source, Node) else None
         if value is None or value.dim() != 4 or node.kwargs.get("dtype") is not None:
             continue
-        if sorted(dim % 4 for dim in dims) != [2, 3]:  # type: ignore[union-attr]
+        if sorted(dim % 4 for dim in dims) != [2, 3]:
             continue
         with module.graph.inserting_before(node):
             pool = module.graph.call_function(_aten.adaptive_avg_pool2d.default, (source, [1, 1]))
             pool.meta = {**node.meta, "val": value.new_empty((*value.shape[:2], 1, 1))}
             result = pool
-            if not (len(node.args) > 2 and node.args[2]):
+            if not (keep and keep[0]):
                 result = module.graph.call_function(_aten.flatten.using_ints, (pool, 1))
                 result.meta = dict(node.meta)
         node.replace_all_uses_with(result)
@@ -175,46 +179,23 @@ def fold_symmetric_padding(module: GraphModule) -> int:
     """Moves zero padding, equal on both sides, into the convolution behind it."""
     count = 0
     for node in calls(module, {_aten.pad.default, _aten.constant_pad_nd.default}):
-        pads = list(node.args[1])  # type: ignore[arg-type]
+        pads = list(arguments(node)[1])
         users = list(node.users)
-        if len(pads) != 4 or pads[0] != pads[1] or pads[2] != pads[3] or min(pads) < 0 or not _pads_zeros(node):
+        if len(pads) != 4 or pads[0] != pads[1] or pads[2] != pads[3] or min(pads) < 0 or not pads_zeros(node):
             continue
         if not users or any(user.target is not _aten.conv2d.default or user.args[0] is not node for user in users):
             continue
         for user in users:
-            arguments = [*user.args, *[None, [1, 1], [0, 0], [1, 1], 1][len(user.args) - 2 :]]
-            padding = arguments[4]
-            arguments[4] = [padding[0] + pads[2], padding[1] + pads[0]]  # type: ignore[index]
-            arguments[0] = node.args[0]
-            user.args = tuple(arguments)
+            found = [*arguments(user), *[None, [1, 1], [0, 0], [1, 1], 1][len(user.args) - 2 :]]
+            found[4] = [found[4][0] + pads[2], found[4][-1] + pads[0]]
+            found[0] = node.args[0]
+            user.args = tuple(found)
         count += 1
     return count
 
 
 _CONVOLUTIONS = {_aten.conv1d.default, _aten.conv2d.default}
 _PADDING_IN_WORDS = {_aten.conv1d.padding: _aten.conv1d.default, _aten.conv2d.padding: _aten.conv2d.default}
-
-
-def calls(module: GraphModule, targets: set) -> list[Node]:
-    """The calls of some operators, in order, in a list that survives edits."""
-    return [node for node in module.graph.nodes if node.op == "call_function" and node.target in targets]
-
-
-def _pads_zeros(node: Node) -> bool:
-    if node.target is _aten.constant_pad_nd.default:
-        return (node.args[2] if len(node.args) > 2 else 0) == 0
-    mode = node.args[2] if len(node.args) > 2 else "constant"
-    return mode == "constant" and ((node.args[3] if len(node.args) > 3 else 0) or 0) == 0
-
-
-def constant(module: GraphModule, argument: object) -> torch.Tensor | None:
-    """The value of an argument that is a parameter or buffer, None where it is computed or absent."""
-    if not isinstance(argument, Node) or argument.op != "get_attr":
-        return None
-    value: object = module
-    for step in str(argument.target).split("."):
-        value = getattr(value, step)
-    return value.detach() if isinstance(value, torch.Tensor) else None
 
 
 def _add_constant(module: GraphModule, path: str, name: str, value: torch.Tensor, like: object) -> Node:

@@ -62,6 +62,7 @@ class Model(ABC):
     """Modules that it needs beside those of the runtimes."""
     onnx: ClassVar[bool] = False
     """Whether the source is an ONNX file: then ``onnx_path`` holds it and ``parts`` is not used."""
+    onnx_path: Path
 
     def fingerprint(self) -> Mapping[str, str] | None:
         """What decides the weights and the graph, without loading them (file hashes, settings).

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edge_sdk.errors import MissingDependencyError, ModelError
+from edge_sdk.errors import MissingDependencyError, ModelError, refusals
 from edge_sdk.pipeline.values import Captured, Graph
 from edge_sdk.schema.manifest import TensorSpec
 
 if TYPE_CHECKING:
-    from edge_sdk.models.base import Sample
-    from edge_sdk.models.user import OnnxModel
+    from edge_sdk.models.base import Model, Sample
     from edge_sdk.pipeline.fp32 import Forward
 
 PART = "forward"
@@ -28,7 +27,7 @@ _DTYPES = {
 }
 
 
-def capture_onnx(model: OnnxModel) -> Captured:
+def capture_onnx(model: Model) -> Captured:
     """The file as one graph.
 
     Raises:
@@ -46,18 +45,19 @@ def capture_onnx(model: OnnxModel) -> Captured:
     return Captured((Graph(PART, inputs, outputs, example_inputs=examples, onnx=proto),), macs=_count_macs(proto))
 
 
-def onnx_forward(model: OnnxModel) -> Forward:
+def onnx_forward(model: Model) -> Forward:
     """The file run by ONNX Runtime as it is."""
     session = _session(model)
     names = [value.name for value in session.get_outputs()]
 
     def forward(sample: Sample) -> Sample:
-        return {PART: dict(zip(names, session.run(names, dict(sample[PART])), strict=True))}
+        outputs = session.run(names, dict(sample[PART]))
+        return {PART: {name: np.asarray(output) for name, output in zip(names, outputs, strict=True)}}
 
     return forward
 
 
-def _session(model: OnnxModel):
+def _session(model: Model):
     try:
         import onnxruntime
     except ImportError as error:
@@ -66,11 +66,8 @@ def _session(model: OnnxModel):
         ) from error
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    try:
+    with refusals("ONNX Runtime", str(model.onnx_path)):
         return onnxruntime.InferenceSession(str(model.onnx_path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime raises classes of its own C++ module
-        first = (str(error).strip().splitlines() or ["no message"])[0][:300]
-        raise ModelError(f"ONNX Runtime refuses {model.onnx_path}: {first}") from error
 
 
 def _spec(value: Any) -> TensorSpec:

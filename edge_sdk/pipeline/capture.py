@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from edge_sdk.errors import EdgeSdkError, ModelError
 from edge_sdk.pipeline.values import Captured, Graph
@@ -97,11 +97,11 @@ def tensor_spec(name: str, tensor: torch.Tensor, dynamic: tuple[int, ...] = ()) 
         ModelError: No runtime takes its type.
     """
     dtype = str(tensor.dtype).removeprefix("torch.")
-    allowed = TensorSpec.model_fields["dtype"].annotation.__args__
+    allowed = get_args(TensorSpec.model_fields["dtype"].annotation)
     if dtype not in allowed:
         raise ModelError(f"tensor '{name}' is of type {dtype}; the runtimes take {', '.join(allowed)}")
     shape = [None if dim in dynamic else size for dim, size in enumerate(tensor.shape)]
-    return TensorSpec(name=name, dtype=dtype, shape=shape)
+    return TensorSpec(name=name, dtype=dtype, shape=shape)  # type: ignore[arg-type]  # checked above
 
 
 def _check_part(part: Part) -> None:

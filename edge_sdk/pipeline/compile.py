@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import edge_sdk
 from edge_sdk.errors import ModelError, UnsupportedError
@@ -241,7 +241,8 @@ def _reference(model: Model, captured: Captured) -> bytes:
                 "Give samples of one shape from samples('reference'), or a single one."
             )
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **{name: np.stack(column) for name, column in arrays.items()})
+    stacked: dict[str, Any] = {name: np.stack(column) for name, column in arrays.items()}
+    np.savez_compressed(buffer, **stacked)
     return buffer.getvalue()
 
 

@@ -9,7 +9,7 @@ import logging
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edge_sdk._files import write_atomic
 from edge_sdk._paths import cache_dir
@@ -89,7 +89,7 @@ def _cache_path(model: Model, samples: Sequence[Sample]) -> Path | None:
 def _pack(outputs: Sequence[Sample]) -> bytes:
     import numpy as np
 
-    arrays = {
+    arrays: dict[str, Any] = {
         f"{index}/{part}/{name}": array
         for index, sample in enumerate(outputs)
         for part, values in sample.items()

@@ -8,7 +8,8 @@ concatenation; and operators that only move values, which share the scale of wha
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch.fx import GraphModule, Node
@@ -19,6 +20,7 @@ from torchao.quantization.pt2e.quantizer import (
     SharedQuantizationSpec,
 )
 
+from edge_sdk.pipeline.fx import arguments, pads_zeros
 from edge_sdk.pipeline.values import KEEP_FLOAT
 
 _aten = torch.ops.aten
@@ -155,7 +157,7 @@ class Int8Annotator(Quantizer):
         skip: Names of layers to leave in float.
     """
 
-    def __init__(self, activation: Callable, weight: Callable, skip: frozenset[str] = frozenset()) -> None:
+    def __init__(self, activation: Any, weight: Any, skip: frozenset[str] = frozenset()) -> None:
         super().__init__()
         self._activation = QuantizationSpec(
             dtype=torch.int8,
@@ -208,11 +210,11 @@ class Int8Annotator(Quantizer):
         )
 
     def _annotate_cat(self, node: Node) -> None:
-        sources = list(node.args[0])  # type: ignore[arg-type]
+        sources = list(arguments(node)[0])
         if not all(_output_spec(source) for source in sources):
             return
         shared = SharedQuantizationSpec((sources[0], node))
-        inputs = {source: shared for source in sources[1:]} | {sources[0]: self._activation}
+        inputs: dict[Node, Any] = {source: shared for source in sources[1:]} | {sources[0]: self._activation}
         node.meta[_KEY] = QuantizationAnnotation(input_qspec_map=inputs, output_qspec=shared, _annotated=True)
 
     def _annotate_move(self, node: Node) -> None:
@@ -242,10 +244,4 @@ def _to_one_pixel(node: Node) -> bool:
 
 def _moves_only(node: Node) -> bool:
     """Padding brings in new values: only zeros keep the scale, and only where zero is exact (it is)."""
-    if node.target is _aten.pad.default:
-        mode = node.args[2] if len(node.args) > 2 else "constant"
-        value = node.args[3] if len(node.args) > 3 else 0.0
-        return mode == "constant" and (value or 0.0) == 0.0
-    if node.target is _aten.constant_pad_nd.default:
-        return (node.args[2] if len(node.args) > 2 else 0) == 0
-    return True
+    return node.target not in (_aten.pad.default, _aten.constant_pad_nd.default) or pads_zeros(node)

@@ -100,7 +100,7 @@ def quantize_int4(model: onnx.ModelProto, part: str, group: int) -> tuple[onnx.M
     editable.replace_gemm_with_matmul()
     quantizer = MatMulNBitsQuantizer(editable.model, bits=4, block_size=group, is_symmetric=True, accuracy_level=4)
     quantizer.process()
-    quantized = quantizer.model.model
+    quantized = quantizer.model.model  # type: ignore[attr-defined]  # an ONNXModel, whatever its annotation says
     return quantized, _skipped(quantized, part, "int4-weight takes matrix products with constant weights only")
 
 

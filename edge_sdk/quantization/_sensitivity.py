@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -24,9 +24,7 @@ if TYPE_CHECKING:
 _PROBES = 8
 
 
-def layers_to_skip(
-    quantizer: Int8Static, captured: Captured, data: Data, budget: Budget
-) -> dict[str, frozenset[str]]:
+def layers_to_skip(quantizer: Int8Static, captured: Captured, data: Data, budget: Budget) -> dict[str, frozenset[str]]:
     """Part name to the layers to leave in float.
 
     Every layer is quantized alone, and the error that it makes at the outputs is measured on a few
@@ -100,12 +98,12 @@ def _relative_error(found: list[list[torch.Tensor]], exact: list[list[torch.Tens
     return noise / max(signal, 1e-30)
 
 
-def _outputs(captured: Captured, modules: Mapping[str, GraphModule], samples: Sequence[Sample]) -> list[Sample]:
+def _outputs(captured: Captured, modules: Mapping[str, Any], samples: Sequence[Sample]) -> list[Sample]:
     found: list[dict] = [{} for _ in samples]
     for graph in captured.graphs:
         for index, result in enumerate(_static.simulate(modules[graph.name], _static.inputs_of(graph, samples))):
             found[index][graph.name] = _named(graph, result)
-    return found
+    return list(found)
 
 
 def _named(graph: Graph, result) -> dict:

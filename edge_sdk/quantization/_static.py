@@ -13,6 +13,7 @@ from torch.fx import GraphModule, Interpreter, Node
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
 from edge_sdk.models.base import Sample
+from edge_sdk.pipeline.fx import arguments, constant
 from edge_sdk.pipeline.values import Graph
 from edge_sdk.quantization._annotate import CLAMPS, LAYERS, Int8Annotator, layers
 from edge_sdk.quantization._observer import Calibrator, Mode, PerChannelCalibrator
@@ -128,7 +129,7 @@ def correct_bias(prepared: GraphModule, means: ChannelMeans, inputs: Sequence[tu
     _run_in_step(prepared, inputs, shift)
 
 
-def simulate(prepared: GraphModule, inputs: Sequence[tuple[torch.Tensor, ...]]) -> list:
+def simulate(prepared: Callable, inputs: Sequence[tuple[torch.Tensor, ...]]) -> list:
     """The prepared graph's results in the modes that its observers are in."""
     with torch.no_grad():
         return [prepared(*sample) for sample in inputs]
@@ -183,12 +184,7 @@ def _channel_shape(layer: Node, output: torch.Tensor) -> list[int]:
 def _bias(module: GraphModule, layer: Node) -> torch.Tensor | None:
     """The layer's own bias, None where it shares one."""
     node = layer.args[2] if len(layer.args) > 2 else None
-    if not isinstance(node, Node) or node.op != "get_attr" or len(node.users) != 1:
-        return None
-    value = module
-    for step in str(node.target).split("."):
-        value = getattr(value, step)
-    return value  # type: ignore[return-value]
+    return constant(module, node) if isinstance(node, Node) and len(node.users) == 1 else None
 
 
 def _give_every_layer_a_bias(module: GraphModule) -> None:
@@ -196,7 +192,7 @@ def _give_every_layer_a_bias(module: GraphModule) -> None:
     for index, node in enumerate(list(layers(module))):
         if len(node.args) > 2 and node.args[2] is not None:
             continue
-        weight = node.args[1]
+        weight = arguments(node)[1]
         if not isinstance(weight, Node) or not isinstance(weight.meta.get("val"), torch.Tensor):
             continue
         name = f"_added_bias_{index}"

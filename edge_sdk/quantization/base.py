@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from edge_sdk.errors import UnsupportedError, unknown_name
 
@@ -80,7 +80,7 @@ def make_quantizer(name: str, settings: Mapping[str, str] | None = None) -> Quan
     """
     from edge_sdk.quantization import QUANTIZERS
 
-    kind = QUANTIZERS.load(name)
+    kind: Any = QUANTIZERS.load(name)
     known = {field.name: field for field in fields(kind)}
     values = {}
     for key, text in (settings or {}).items():
@@ -90,7 +90,7 @@ def make_quantizer(name: str, settings: Mapping[str, str] | None = None) -> Quan
     return kind(**values)
 
 
-def _coerce(quantizer: str, key: str, text: str, default: object, choices: Sequence[str] | None):
+def _coerce(quantizer: str, key: str, text: str, default: Any, choices: Sequence[str] | None):
     """``text`` as a value of the default's type."""
     where = f"quantizer '{quantizer}', option '{key}'"
     if choices is not None and text not in choices:

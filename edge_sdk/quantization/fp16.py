@@ -44,6 +44,7 @@ class Fp16(Quantizer):
 def _half(graph: Graph) -> Graph:
     """The graph with half-precision weights, exported anew so that every operator's type follows."""
     import torch
+    from torch.utils._pytree import tree_map
 
     class Half(torch.nn.Module):
         def __init__(self) -> None:
@@ -52,8 +53,7 @@ def _half(graph: Graph) -> Graph:
 
         def forward(self, *inputs: torch.Tensor):
             halves = [value.half() if value.dtype == torch.float32 else value for value in inputs]
-            results = torch.utils._pytree.tree_map(_single, self.inner(*halves))
-            return results
+            return tree_map(_single, self.inner(*halves))
 
     shapes = (graph.dynamic_shapes,) if graph.dynamic_shapes else None
     with torch.no_grad():

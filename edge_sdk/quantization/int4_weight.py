@@ -64,7 +64,10 @@ def _quantize(graph: Graph) -> Graph:
     module = copy.deepcopy(graph.torch)
     assert module is not None
     chosen = _linear_modules(module)
-    config = Int8DynamicActivationIntxWeightConfig(weight_dtype=torch.int4, weight_granularity=PerGroup(GROUP))
+    config = Int8DynamicActivationIntxWeightConfig(
+        weight_dtype=torch.int4,  # type: ignore[attr-defined]
+        weight_granularity=PerGroup(GROUP),
+    )
     quantize_(module, config, filter_fn=lambda _, name: name in chosen)
     unwrap_tensor_subclass(module)
     return replace(graph, torch=module)

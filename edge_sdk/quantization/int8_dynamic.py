@@ -66,6 +66,6 @@ def _quantize(graph: Graph) -> Graph:
     quantizer.set_filter_function(takes)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # torchao warns of its own deprecated calls
-        prepared = prepare_pt2e(copy.deepcopy(graph.torch), quantizer)
+        prepared = prepare_pt2e(copy.deepcopy(graph.torch), quantizer)  # type: ignore[arg-type]
         prepared(*graph.example_inputs)
         return replace(graph, torch=convert_pt2e(prepared))

@@ -186,6 +186,11 @@ def test_fold_padding_through_a_quantizer_of_the_same_scale(other, count):
     assert applied(model(*nodes, pads=PADS, **constants), "fold_padding") == count
 
 
+def test_fold_padding_of_a_float_through_the_quantizer_behind_it():
+    nodes = [pad(), *quantizer("p", "e"), node("Conv", ["e", "w"], ["y"])]
+    assert applied(model(*nodes, pads=PADS, s=np.float32(0.05), z=np.int8(3)), "fold_padding") == 1
+
+
 def mean(axes, keepdims=1, source="x"):
     return node("ReduceMean", [source, "axes"], ["y"], keepdims=keepdims), {"axes": np.array(axes)}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -12,6 +13,11 @@ import pytest
 
 from benchmarks import compile as compile_suite
 from benchmarks import int8, latency, overhead, startup
+from benchmarks.__main__ import Found
+from benchmarks.__main__ import _exit_code as exit_code
+from benchmarks.__main__ import _run as run_suites
+from benchmarks._context import Case
+from benchmarks._rows import Limit, Row
 
 ROOT = Path(__file__).parents[2]
 
@@ -38,6 +44,21 @@ def test_an_unknown_suite():
     done = _run("startups")
     assert done.returncode == 2
     assert "unknown suite 'startups'. Did you mean 'startup'?" in done.stderr
+
+
+def test_a_suite_that_breaks_off_leaves_the_others_to_run(context):
+    found, out = Found(), io.StringIO()
+    missing = replace(context, models=(Case("Missing", "missing.py:build"),))
+    run_suites(("int8", "startup"), missing, found, out)
+    assert list(found.failures) == ["int8"] and "missing.py" in found.failures["int8"]
+    assert found.rows["int8"] == [] and len(found.rows["startup"]) == 5
+    assert exit_code(found, quick=True) == 1
+
+
+def test_exit_codes():
+    missed = Found(rows={"suite": [Row("slow", 2.0, "s", "once", limit=Limit(at_most=1.0))]})
+    assert (exit_code(missed, quick=False), exit_code(missed, quick=True)) == (4, 0)
+    assert exit_code(Found(rows={"suite": [Row("explains", 2.0, "s", "once")]}), quick=False) == 0
 
 
 def test_startup_judges_whole_processes(context):

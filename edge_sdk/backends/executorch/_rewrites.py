@@ -7,7 +7,7 @@ import math
 import torch
 from torch.fx import GraphModule, Node
 
-from edge_sdk.backends._rewrites import calls, constant
+from edge_sdk.pipeline.fx import arguments, calls, constant
 from edge_sdk.pipeline.values import KEEP_FLOAT
 
 _aten = torch.ops.aten
@@ -138,12 +138,12 @@ def views_to_slices(module: GraphModule) -> int:
 
 def _unbind_to_selects(module: GraphModule, node: Node) -> int:
     """Each result of an unbind becomes a select; the loop that follows writes those as slices."""
-    dim = node.args[1] if len(node.args) > 1 else 0
+    source, dim = (*arguments(node), 0)[:2]
     if any(user.op != "call_function" or getattr(user.target, "__name__", "") != "getitem" for user in node.users):
         return 0
     for user in list(node.users):
         with module.graph.inserting_before(user):
-            select = module.graph.call_function(_aten.select.int, (node.args[0], dim, user.args[1]))
+            select = module.graph.call_function(_aten.select.int, (source, dim, arguments(user)[1]))
         select.meta = dict(user.meta)
         user.replace_all_uses_with(select)
         module.graph.erase_node(user)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import onnx
 import onnxruntime
 
-from edge_sdk.errors import ModelError
+from edge_sdk.errors import refusals
 
 if TYPE_CHECKING:
     from edge_sdk.schema.target import Target
@@ -26,11 +26,8 @@ def optimise(part: str, model: onnx.ModelProto) -> onnx.ModelProto:
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     with tempfile.TemporaryDirectory(prefix="edge-sdk-") as folder:
         options.optimized_model_filepath = str(Path(folder) / "optimised.onnx")
-        try:
+        with refusals("ONNX Runtime", f"part '{part}'"):
             onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime raises classes of its own C++ module
-            first = (str(error).strip().splitlines() or ["no message"])[0][:300]
-            raise ModelError(f"ONNX Runtime refuses part '{part}': {first}") from error
         return onnx.load(options.optimized_model_filepath)
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from typing import TypeGuard
 
 import numpy as np
 import onnx
 from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 
-from edge_sdk.errors import ModelError
+from edge_sdk.errors import ModelError, refusals
 from edge_sdk.pipeline.values import Graph
 from edge_sdk.schema.manifest import Rewrite
 
@@ -59,9 +60,10 @@ def _run(model: onnx.ModelProto, graph: Graph, optimised: bool = False) -> list[
     if not optimised:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     feed = {spec.name: tensor.numpy() for spec, tensor in zip(graph.inputs, graph.example_inputs, strict=True)}
-    return [np.asarray(output) for output in session.run(None, feed)]
+    with refusals("ONNX Runtime", f"part '{graph.name}'"):
+        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        return [np.asarray(output) for output in session.run(None, feed)]
 
 
 def _check(name: str, part: str, before: list[np.ndarray], after: list[np.ndarray]) -> float:
@@ -159,6 +161,9 @@ def _convolutions_behind(editor: _Editor, pad: NodeProto) -> list[NodeProto]:
     found = []
     for consumer in editor.consumers[pad.output[0]]:
         if consumer.op_type == "QuantizeLinear":
+            before = editor.producer.get(pad.input[0])
+            if _is_dequantizer(before) and not _same_scale(editor, before, consumer):
+                return []  # ONNX Runtime would melt the two quantizers into one, which moves the values
             for dequantize in editor.consumers[consumer.output[0]]:
                 behind = editor.consumers[dequantize.output[0]] if dequantize.op_type == "DequantizeLinear" else []
                 if not behind or any(node.op_type != "Conv" for node in behind):
@@ -172,16 +177,19 @@ def _convolutions_behind(editor: _Editor, pad: NodeProto) -> list[NodeProto]:
 
 
 def _bypass(editor: _Editor, pad: NodeProto) -> None:
-    """Lets the consumers of a padding read its input, without quantizing anew what was just dequantized."""
+    """Lets what reads a padding read its input instead; what was just dequantized is not quantized anew."""
     before = editor.producer.get(pad.input[0])
     for consumer in editor.consumers[pad.output[0]]:
         readers = [consumer]
-        if consumer.op_type == "QuantizeLinear" and before is not None and before.op_type == "DequantizeLinear":
-            if _same_scale(editor, before, consumer):
-                dequantized = [node.output[0] for node in editor.consumers[consumer.output[0]]]
-                readers = [conv for name in dequantized for conv in editor.consumers[name]]
+        if consumer.op_type == "QuantizeLinear" and _is_dequantizer(before):
+            dequantized = [node.output[0] for node in editor.consumers[consumer.output[0]]]
+            readers = [conv for name in dequantized for conv in editor.consumers[name]]
         for node in readers:
             node.input[0] = pad.input[0]
+
+
+def _is_dequantizer(node: NodeProto | None) -> TypeGuard[NodeProto]:
+    return node is not None and node.op_type == "DequantizeLinear"
 
 
 def _same_scale(editor: _Editor, one: NodeProto, other: NodeProto) -> bool:
