@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,10 +12,13 @@ from edge_sdk.pipeline.values import Captured, Graph
 from edge_sdk.schema.manifest import TensorSpec
 
 if TYPE_CHECKING:
-    from edge_sdk.models.base import Model, Sample
+    import onnx
+
+    from edge_sdk.models.base import Arrays, Model, Sample
     from edge_sdk.pipeline.fp32 import Forward
 
 PART = "forward"
+_WORK = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _DTYPES = {
     "tensor(float)": "float32",
     "tensor(float16)": "float16",
@@ -41,8 +44,10 @@ def capture_onnx(model: Model) -> Captured:
     inputs = tuple(_spec(value) for value in session.get_inputs())
     outputs = tuple(_spec(value) for value in session.get_outputs())
     samples = model.samples("reference")
-    examples = () if not samples else tuple(torch.from_numpy(samples[0][PART][spec.name]) for spec in inputs)
-    return Captured((Graph(PART, inputs, outputs, example_inputs=examples, onnx=proto),), macs=_count_macs(proto))
+    feed = samples[0][PART]
+    examples = tuple(torch.from_numpy(feed[spec.name]) for spec in inputs)
+    macs = _count_macs(proto, feed, str(model.onnx_path))
+    return Captured((Graph(PART, inputs, outputs, example_inputs=examples, onnx=proto),), macs=macs)
 
 
 def onnx_forward(model: Model) -> Forward:
@@ -77,24 +82,40 @@ def _spec(value: Any) -> TensorSpec:
     return TensorSpec(name=value.name, dtype=_DTYPES[value.type], shape=shape)  # type: ignore[arg-type]
 
 
-def _count_macs(proto) -> int:
-    """Multiply-accumulates of convolutions and matrix products, as far as shape inference tells sizes."""
-    import onnx
+def _count_macs(proto: onnx.ModelProto, feed: Arrays, what: str) -> int:
+    """Multiply-accumulates of convolutions and matrix products, by the sizes that one inference really has.
 
-    inferred = onnx.shape_inference.infer_shapes(proto)
-    shapes = {tensor.name: list(tensor.dims) for tensor in inferred.graph.initializer}
-    for value in (*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output):
-        dims = value.type.tensor_type.shape.dim
-        shapes[value.name] = [dim.dim_value or 1 for dim in dims]
-    total = 0
-    for node in inferred.graph.node:
-        sizes = [shapes.get(name, []) for name in (*node.input[:2], *node.output[:1])]
-        if node.op_type == "Conv" and sizes[1] and sizes[2]:
-            total += _product(sizes[2]) * _product(sizes[1][1:])
-        elif node.op_type in ("MatMul", "Gemm") and sizes[0] and sizes[2]:
-            transposed = any(a.name == "transA" and a.i for a in node.attribute)
-            total += _product(sizes[2]) * sizes[0][-2 if transposed else -1]
-    return total
+    Shape inference alone does not know them where a graph computes its padding or its shapes.
+    """
+    import onnxruntime
+
+    nodes = [node for node in proto.graph.node if node.op_type in _WORK]
+    shapes = {tensor.name: list(tensor.dims) for tensor in proto.graph.initializer}
+    shapes |= {name: list(array.shape) for name, array in feed.items()}
+    told = {name for node in nodes for name in (*node.input[:2], *node.output[:1])} - set(shapes)
+    watched = type(proto).FromString(proto.SerializeToString())
+    del watched.graph.output[:]
+    for name in sorted(told):
+        watched.graph.output.add().name = name
+    if told:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        with refusals("ONNX Runtime", what):
+            session = onnxruntime.InferenceSession(watched.SerializeToString(), options, ["CPUExecutionProvider"])
+            arrays = session.run(sorted(told), dict(feed))
+        shapes |= {name: list(np.shape(array)) for name, array in zip(sorted(told), arrays, strict=True)}
+    return sum(_macs(node, shapes) for node in nodes)
+
+
+def _macs(node: onnx.NodeProto, shapes: Mapping[str, Sequence[int]]) -> int:
+    one, other, result = (shapes[name] for name in (*node.input[:2], node.output[0]))
+    if node.op_type == "Conv":
+        return _product(result) * _product(other[1:])
+    if node.op_type == "ConvTranspose":
+        return _product(one) * _product(other[1:])
+    turned = any(attribute.name == "transA" and attribute.i for attribute in node.attribute)
+    return _product(result) * one[-2 if turned else -1]
 
 
 def _product(sizes: Sequence[int]) -> int:

@@ -51,6 +51,16 @@ def test_the_layer_that_quantizes_terribly_is_the_one_put_back(runtime):
     assert any(line.startswith("1 layers in FP32: the cosine to FP32 drops by ") for line in said)
 
 
+def test_onnxruntime_does_not_quantize_by_itself_what_was_put_back():
+    """It would, with one scale for all channels, wherever a float layer stands between quantizers."""
+    onnx = pytest.importorskip("onnx", reason="onnx is not installed: pip install 'edge-sdk[onnxruntime]'")
+    bundle = compiled(tiny(seeded(build), example(1, 16)), max_drop=0.01)
+    graph = onnx.load(bundle.path / "forward.onnx").graph
+    assert [node.op_type for node in graph.node].count("Gemm") == 1
+    (largest,) = [tensor for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT and tensor.dims]
+    assert list(largest.dims) in ([32, 32], [32])
+
+
 def test_nothing_is_put_back_where_the_budget_is_met():
     said: list[str] = []
     assert left(compiled(mlp_model(), max_drop=0.02, progress=said.append)) == []

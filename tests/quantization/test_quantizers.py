@@ -6,7 +6,7 @@ import pytest
 from _models import captioner, conv_model, cosine, exact, example, mlp_model, nn, run, seeded, tiny
 
 import edge_sdk
-from edge_sdk.errors import ModelError, UnsupportedError
+from edge_sdk.errors import UnsupportedError
 from edge_sdk.quantization import QUANTIZERS
 from edge_sdk.quantization.base import make_quantizer
 
@@ -98,11 +98,6 @@ def test_a_layer_whose_weight_depends_on_the_input_stays_in_float_and_is_listed(
             return nn.functional.linear(self.inner(x), self.weights(x[:1]).view(32, 32))
 
     model = tiny(seeded(Hyper), example(4, 32))
-    if (runtime, method) == ("executorch", "int4-weight"):
-        # ExecuTorch 1.4 cannot lower a product of two activations beside 4-bit weights.
-        with pytest.raises(ModelError, match="Try --runtime onnxruntime, or another quantizer"):
-            compiled(model, runtime, method)
-        return
     bundle = compiled(model, runtime, method)
     (left,) = bundle.manifest.quantization.skipped
     assert "its weight depends on the input" in left.reason or "constant weights only" in left.reason

@@ -107,6 +107,7 @@ class OnnxRuntimeBackend(Backend):
 
     def _lower_part(self, graph: values.Graph, quantized: Quantized):
         from edge_sdk.backends.onnxruntime import _rewrites
+        from edge_sdk.backends.onnxruntime._shield import shield_float_layers
         from edge_sdk.quantization.base import Data
 
         model = graph.onnx if graph.onnx is not None else _export(graph)
@@ -115,6 +116,8 @@ class OnnxRuntimeBackend(Backend):
         if quantized.on_onnx is not None:
             data = Data(calibration=quantized.calibration)
             model, skipped = quantized.on_onnx.apply_onnx(model, graph.name, data)
+        if quantized.quantization.method == "int8-static":
+            shield_float_layers(model)
         return model, applied, skipped
 
 
