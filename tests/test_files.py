@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,13 +22,15 @@ def everything(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
-@pytest.fixture
+@contextmanager
 def small_files():
-    """No file may grow over 4 KiB meanwhile."""
+    """No file may grow over 4 KiB meanwhile: no longer than a call, for pytest's own output may be a file."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_a_folder_appears_whole(tmp_path):
@@ -100,18 +103,19 @@ def test_a_file_is_replaced_whole(tmp_path):
     assert everything(tmp_path) == ["a", "a/x"]
 
 
-def test_a_file_too_large_for_the_system(tmp_path, small_files):
+def test_a_file_too_large_for_the_system(tmp_path):
     write_atomic(tmp_path / "old", b"old")
-    with pytest.raises(StorageError) as caught:
+    with pytest.raises(StorageError) as caught, small_files():
         write_atomic(tmp_path / "old", b"x" * 10_000)
     assert str(caught.value) == (
         f"cannot write {tmp_path / 'old'}: a file would be larger than the system allows (see 'ulimit -f'); raise the "
         "limit. Nothing was left half written."
     )
-    with pytest.raises(StorageError, match="larger than the system allows"):
+    with pytest.raises(StorageError, match="larger than the system allows"), small_files():
         write_atomic(tmp_path / "a" / "b" / "new", b"x" * 10_000)
     with (
         pytest.raises(StorageError, match="larger than the system allows"),
+        small_files(),
         atomic_dir(tmp_path / "c" / "d") as scratch,
     ):
         (scratch / "x").write_bytes(b"x" * 10_000)

@@ -104,7 +104,7 @@ def _count_macs(proto: onnx.ModelProto, feed: Arrays, what: str) -> int:
         with refusals("ONNX Runtime", what):
             session = onnxruntime.InferenceSession(watched.SerializeToString(), options, ["CPUExecutionProvider"])
             arrays = session.run(sorted(told), dict(feed))
-        shapes |= {name: list(np.shape(array)) for name, array in zip(sorted(told), arrays, strict=True)}
+        shapes |= {name: list(np.shape(array)) for name, array in zip(sorted(told), arrays, strict=True)}  # type: ignore[arg-type]
     return sum(_macs(node, shapes) for node in nodes)
 
 
