@@ -210,3 +210,32 @@ def test_stopping_a_measurement_ends_the_runner(runtime, tmp_path, own_cache, mo
         timeout=60,
     )
     assert done.returncode == 0, f"the device stayed locked: {done.stderr}"
+
+
+SWALLOWS = """
+    import time
+
+    def build():
+        open("started", "w").close()
+        try:
+            time.sleep(60)
+        except KeyboardInterrupt:
+            raise ImportError("initialization failed")
+"""
+
+
+def test_an_interrupt_that_a_library_turns_into_an_error_of_its_own(tmp_path):
+    """As a compiled module does that is interrupted while it loads."""
+    write(tmp_path / "net.py", SWALLOWS)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "edge_sdk", "compile", "net.py:build", "--target", "xnnpack-cpu"],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    until = time.monotonic() + 60
+    while not (tmp_path / "started").exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    check_stopped(process.returncode, said.splitlines())

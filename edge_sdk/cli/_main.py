@@ -81,18 +81,20 @@ def _run(argv: Sequence[str]) -> int:
     from edge_sdk.cli._output import Output
     from edge_sdk.cli._stop import clean_stop
 
-    _wait_politely()
+    _set_libraries_straight()
     with clean_stop(), apart(args.verbose) as (stdout, stderr):
         return module.run(args, Output(stdout, stderr, as_json=args.json))
 
 
-def _wait_politely() -> None:
-    """Keeps PyTorch's threads from spinning while they wait for each other.
+def _set_libraries_straight() -> None:
+    """Sets what PyTorch and ONNX Runtime read from the environment as they are imported, where nobody has set it.
 
-    By default GNU OpenMP's threads spin without end. Where another program wants the processor, that
-    makes calibration ten times slower; with a short spin it does not, and a quiet machine is as fast.
-    This is for compiling: the runners do not inherit it.
+    GNU OpenMP's threads spin without end while they wait for each other. Where another program wants
+    the processor, that makes calibration ten times slower; with a short spin it does not, and a quiet
+    machine is as fast. This is for compiling: the runners do not inherit it. ONNX Runtime would send
+    telemetry to its makers.
     """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & set(os.environ):
         os.environ["GOMP_SPINCOUNT"] = "10000"
 

@@ -29,18 +29,22 @@ def clean_stop() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    last = float("-inf")
+    last, asked = float("-inf"), None
 
     def stop(signum: int, _: object) -> None:
-        nonlocal last
+        nonlocal last, asked
         now = time.monotonic()
         if now - last > _DEAF_S:
-            last = now
-            raise Stopped(signum)
+            last, asked = now, Stopped(signum)
+            raise asked
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
+    except Exception as error:
+        if asked is not None:  # a compiled module that is interrupted while it loads raises an error of its own
+            raise asked from error
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

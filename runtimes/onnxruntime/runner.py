@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -60,6 +61,7 @@ class OnnxRuntime(harness.Runtime):
         extended, all), ``allow_spinning`` (bool), ``execution_mode`` (sequential, parallel).
         """
         self._choose(options)
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # a measurement is no time to call home
         import onnxruntime
 
         self._ort, self._threads = onnxruntime, threads
