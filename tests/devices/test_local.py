@@ -212,7 +212,9 @@ def test_an_interrupt_ends_the_runner(fake, tmp_path):
     """Ctrl-C at the host, while it waits for a message."""
     fake(f"open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); say(HELLO); time.sleep(600)")
     host = f"""
+import signal
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background is started deaf to it
 from edge_sdk.devices.local import LocalDevice
 from edge_sdk.schema.request import PartRequest, RunRequest
 part = PartRequest(name="forward", program="x", entry="main", inputs=["x"], outputs=["y"])
