@@ -15,6 +15,8 @@ from types import TracebackType
 
 import torch
 
+from edge_sdk.errors import first_line
+
 logger = logging.getLogger(__name__)
 
 # These print whole graphs and tracebacks of a failed export; `explain` says the same in one line.
@@ -54,8 +56,7 @@ def explain(part: str, error: Exception) -> str:
     """The message for a part whose export raised ``error``."""
     operator = _failing_operator(error)
     where = _user_frame(error.__traceback__)
-    reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else "no message"
-    message = f"part '{part}' cannot be exported: {type(error).__name__}: {reason.rstrip('.')}."
+    message = f"part '{part}' cannot be exported: {type(error).__name__}: {first_line(error).rstrip('.')}."
     found = [f"operator {operator}"] if operator else []
     if where:
         line = linecache.getline(where.filename, where.lineno or 0).strip()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from edge_sdk._files import sha256_file, storage_error
-from edge_sdk.errors import MissingDependencyError, ModelError, UnsupportedError
+from edge_sdk.errors import MissingDependencyError, ModelError, UnsupportedError, first_line
 from edge_sdk.models.base import Model, Part, Purpose, Sample, only_setting
 from edge_sdk.models.user import _onnx_tensors as tensors
 from edge_sdk.models.user._names import model_name
@@ -81,7 +81,7 @@ class OnnxModel(Model):
         try:
             model = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
         except onnx.shape_inference.InferenceError as error:
-            raise ModelError(f"the shapes do not fit {self._source}: {_first_line(error)}") from error
+            raise ModelError(f"the shapes do not fit {self._source}: {first_line(error)}") from error
         folder = Path(tempfile.mkdtemp(prefix="edge-sdk-"))
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         copy = folder / self._source.name
@@ -114,8 +114,4 @@ def _check(path: Path) -> None:
     try:
         onnx.checker.check_model(str(path))
     except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
-        raise ModelError(f"{path} is no valid ONNX model: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or ["no message"])[0][:300]
+        raise ModelError(f"{path} is no valid ONNX model: {first_line(error)}") from error
