@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge_sdk.errors import ModelError, TargetError, UnsupportedError
+from edge_sdk.errors import DeviceError, ModelError, TargetError, UnsupportedError
 
 if TYPE_CHECKING:
     from edge_sdk.bundle import Bundle
@@ -25,6 +25,7 @@ Progress = Callable[[str], None]
 
 REPORT = "report.json"
 SAMPLES = "samples.json"
+PLOT = "sustained.svg"
 _QUANTIZER_PREFIX = "quantize."
 
 
@@ -40,6 +41,7 @@ def compile(
     max_drop: float | None = None,
     rewrites: bool = True,
     device: str | None = None,
+    runner: str | None = None,
     threads: int | None = None,
     use_cache: bool = True,
     progress: Progress | None = None,
@@ -59,6 +61,7 @@ def compile(
             FP32 until it is met.
         rewrites: Whether the graph may be rewritten into what the delegate takes.
         device: Where ``auto`` measures; None: here, if the target runs here.
+        runner: ``PATH[:KIND]`` of a native runner of one's own for that device.
         threads: Threads to measure with, None for the target's.
         use_cache: Whether an earlier result of the same compilation may be taken.
         progress: Called with a line as each stage starts.
@@ -75,7 +78,7 @@ def compile(
     from edge_sdk.devices import open_device
 
     why = _not_here(job.target, plans) if device is None else None
-    with nullcontext() if why else open_device(device or "local") as place:
+    with nullcontext() if why else open_device(device or "local", runner) as place:
         return _place(_compile(job, plans, refused, runtime, place, threads, why), out)
 
 
@@ -84,20 +87,27 @@ def profile(
     *,
     target: str | Path | Target | None = None,
     device: str = "local",
+    runner: str | None = None,
     timing: Timing | None = None,
     threads: int | None = None,
+    energy: bool = True,
+    sustain_s: float | None = None,
     out: Path | str | None = None,
     progress: Progress | None = None,
 ) -> Report:
-    """Runs a bundle on a device: latency, memory, and its outputs against the reference.
+    """Runs a bundle on a device: latency, memory, energy, and its outputs against the reference.
 
     Args:
         bundle: A bundle, or the path of one.
         target: The profile for threads and peaks; None: the one that the bundle was compiled for.
         device: Where: ``local``, ``ssh://[user@]host[:port]``, ``adb://[serial]``.
+        runner: ``PATH[:KIND]`` of a native runner of one's own, for a device behind SSH or ADB.
         timing: When to start and stop counting.
         threads: Goes before the target's figure.
-        out: The folder for ``report.json`` and ``samples.json``; None writes neither.
+        energy: Whether power is sampled, where the target names a sensor.
+        sustain_s: How long to run on afterwards, to see how the device holds up.
+        out: The folder for ``report.json`` and ``samples.json``; None writes neither. The latter is also
+            written where the device fails in the middle, with what had come by then.
         progress: Called with a line as each stage starts.
 
     Raises:
@@ -111,8 +121,17 @@ def profile(
 
     opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
     profile_target = _target_of(opened, target)
-    with open_device(device) as place:
-        found = measure(opened, place, profile_target, timing=timing, threads=threads, progress=progress)
+    with _keeping(out), open_device(device, runner) as place:
+        found = measure(
+            opened,
+            place,
+            profile_target,
+            timing=timing,
+            threads=threads,
+            energy=energy,
+            sustain_s=sustain_s,
+            progress=progress,
+        )
     report = build_report(opened, found, profile_target, selection=opened.selection)
     _write(report, found.run.raw(), out)
     return report
@@ -131,8 +150,11 @@ def deploy(
     max_drop: float | None = None,
     rewrites: bool = True,
     device: str | None = None,
+    runner: str | None = None,
     timing: Timing | None = None,
     threads: int | None = None,
+    energy: bool = True,
+    sustain_s: float | None = None,
     use_cache: bool = True,
     progress: Progress | None = None,
 ) -> Report:
@@ -151,8 +173,11 @@ def deploy(
         max_drop: See `compile`.
         rewrites: See `compile`.
         device: Where to run; None: here.
+        runner: See `profile`.
         timing: When to start and stop counting.
         threads: Goes before the target's figure.
+        energy: See `profile`.
+        sustain_s: See `profile`.
         use_cache: See `compile`.
         progress: Called with a line as each stage starts.
 
@@ -173,7 +198,7 @@ def deploy(
     )
     files = input_files(Path(inputs)) if inputs is not None else []
     photos = [job.model.preprocess(file) for file in files]
-    with open_device(device or "local") as place:
+    with _keeping(out), open_device(device or "local", runner) as place:
         bundle = _place(_compile(job, plans, refused, runtime, place, threads), out)
         evaluation = job.model.samples("evaluation")
         exact = [*fp32_outputs(job, photos), *fp32_outputs(job, evaluation)]
@@ -183,6 +208,8 @@ def deploy(
             job.target,
             timing=timing,
             threads=threads,
+            energy=energy,
+            sustain_s=sustain_s,
             inputs=[*photos, *evaluation],
             progress=job.progress,
         )
@@ -192,8 +219,10 @@ def deploy(
         found,
         job.target,
         selection=bundle.selection,
-        accuracy=job.model.score(found.outputs[count:], exact[count:]) if evaluation else None,
-        predictions=_predictions(job.model, files, exact[:count], found.outputs[:count]) if files else None,
+        accuracy=job.model.score(found.outputs[count:], exact[count:]) if evaluation and found.outputs else None,
+        predictions=_predictions(job.model, files, exact[:count], found.outputs[:count])
+        if files and found.outputs
+        else None,
     )
     if max_drop is not None and evaluation:
         report = _warned(report, "the accuracy is that of the inputs which --max-drop was tuned on, not of others")
@@ -327,6 +356,21 @@ def _warned(report: Report, warning: str) -> Report:
     return report.model_copy(update={"conditions": conditions})
 
 
+@contextmanager
+def _keeping(out: Path | str | None) -> Iterator[None]:
+    """Keeps the samples of a run that the device broke off."""
+    from edge_sdk._files import write_atomic
+
+    try:
+        yield
+    except DeviceError as error:
+        if out is not None and error.samples:
+            path = Path(out) / SAMPLES
+            write_atomic(path, json.dumps(error.samples) + "\n")
+            error.args = (f"{error}\nWhat was measured until then is kept in {path}.",)
+        raise
+
+
 def _write(report: Report, raw: Mapping[str, object], out: Path | str | None) -> None:
     from edge_sdk._files import write_atomic
 
@@ -334,3 +378,8 @@ def _write(report: Report, raw: Mapping[str, object], out: Path | str | None) ->
         return
     write_atomic(Path(out) / REPORT, report.model_dump_json(indent=2) + "\n")
     write_atomic(Path(out) / SAMPLES, json.dumps(raw) + "\n")
+    if report.sustained is not None:
+        from edge_sdk.reporting.plots import sustained_plot
+
+        title = f"{report.model.name} on {report.device.model}, {report.quantization.method}, {report.runtime.name}"
+        sustained_plot(report.sustained, Path(out) / PLOT, title)

@@ -9,6 +9,7 @@ EdgeSdkError                      exit code 1
 ├── BundleError                   a bundle that is damaged, hostile or of another schema version
 ├── StorageError                  the disk is full, read-only or not ours to write
 ├── DeviceError                   exit code 3: the device or the program on it failed
+│   └── LinkLostError             the link dropped; the same call may go through later
 └── GateError                     exit code 4: a result missed a limit that the user set
 ```
 
@@ -19,7 +20,7 @@ other libraries are mapped to these once, where they enter, with ``raise ... fro
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 
@@ -54,9 +55,18 @@ class StorageError(EdgeSdkError):
 
 
 class DeviceError(EdgeSdkError):
-    """The device, or the program that runs on it, failed."""
+    """The device, or the program that runs on it, failed.
+
+    ``samples`` are the raw samples that had come by then, as ``samples.json`` keeps them, None where
+    none had.
+    """
 
     exit_code = 3
+    samples: Mapping[str, object] | None = None
+
+
+class LinkLostError(DeviceError):
+    """The link to the device dropped, or could not be made; the same call may go through later."""
 
 
 class GateError(EdgeSdkError):

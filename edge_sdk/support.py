@@ -94,6 +94,22 @@ def support(target: Target, machine: Machine | None = None) -> Support:
     return Support(target.name, tuple(_runtime_support(rule, misfit) for rule in target.runtimes))
 
 
+def fitting(machine: Machine, transport: Transport) -> list[str]:
+    """The targets that a device behind a transport may be, by name; those that name its very model come first."""
+    from edge_sdk.errors import TargetError
+    from edge_sdk.schema import load_target, target_names
+
+    named, general = [], []
+    for name in target_names():
+        try:
+            target = load_target(name)
+        except TargetError:  # 'edge-sdk targets' says what is broken about it
+            continue
+        if _misfit(target, machine, transport) is None:
+            (named if target.device_models else general).append(name)
+    return named + general
+
+
 def _runtime_support(rule: RuntimeRule, misfit: Ability | None) -> RuntimeSupport:
     backend = _backend(rule)
     if isinstance(backend, Ability):
@@ -135,9 +151,9 @@ def _installed(backend: type[Backend], modules: tuple[str, ...]) -> Ability:
     )
 
 
-def _misfit(target: Target, machine: Machine) -> Ability | None:
+def _misfit(target: Target, machine: Machine, transport: Transport = "local") -> Ability | None:
     """Why the target is not the given machine, whatever is installed on it; None where it may be."""
-    if "local" not in target.transports:
+    if transport not in target.transports:
         return Ability(False, f"'{target.name}' is a device of its own", _remote_step(target))
     for key, found, wanted in (("system", machine.os, [target.os]), ("ABI", machine.abi, target.abi)):
         if wanted != ["any"] and found not in wanted:

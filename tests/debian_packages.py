@@ -10,7 +10,12 @@ import shutil
 import subprocess
 from pathlib import Path
 
-NEEDED = {"opencv-doc": Path("/usr/share/doc/opencv-doc/examples")}
+NEEDED = {
+    "opencv-doc": Path("/usr/share/doc/opencv-doc/examples"),
+    "adb": Path("/usr/bin/adb"),
+    "openssh-server": Path("/usr/sbin/sshd"),
+    "openssh-client": Path("/usr/bin/ssh"),
+}
 """Package name to a path that it brings."""
 
 

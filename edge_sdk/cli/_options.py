@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,26 @@ def add_run_options(parser: Parser) -> None:
         help="where to run and measure: local, ssh://[user@]host[:port] or adb://[serial] (default: local)",
     )
     group.add_argument(
+        "--runner",
+        metavar="PATH[:KIND]",
+        help="a native runner of your own for that device: executor_runner or onnxruntime_perf_test, known by its "
+        "file name or by KIND",
+    )
+    group.add_argument(
         "--threads", type=_threads, metavar="N", help="processor threads (default: what the target says)"
+    )
+
+
+def add_measure_options(parser: Parser) -> None:
+    """Adds what says what is measured beside latency and memory."""
+    group = parser.add_argument_group("measuring")
+    group.add_argument("--no-energy", action="store_true", help="do not sample power")
+    group.add_argument(
+        "--sustain",
+        type=_duration,
+        metavar="TIME",
+        help="run on for so long (such as 10m, 90s), and compare the last minute with the first; with --out, "
+        "sustained.svg shows latency, temperature and power over time",
     )
 
 
@@ -86,8 +106,14 @@ def compile_arguments(args: argparse.Namespace) -> dict[str, Any]:
         "rewrites": not args.no_rewrites,
         "use_cache": not args.no_cache,
         "device": args.device,
+        "runner": args.runner,
         "threads": args.threads,
     }
+
+
+def measure_arguments(args: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of `edge_sdk.profile` and `edge_sdk.deploy` that say what is measured."""
+    return {"energy": not args.no_energy, "sustain_s": args.sustain}
 
 
 class _Setting(argparse.Action):
@@ -117,3 +143,13 @@ def _threads(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"found '{text}', expected a whole number from 1")
     return int(text)
+
+
+def _duration(text: str) -> float:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)(s|m|h|)", text)
+    seconds = float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]] if found else 0.0
+    if not 6 <= seconds <= 24 * 3600:
+        raise argparse.ArgumentTypeError(
+            f"found '{text}', expected a time from 6 seconds to 24 hours, such as 10m or 90s"
+        )
+    return seconds

@@ -13,6 +13,8 @@ VERBS = {
     "targets": "list the hardware targets and what this machine can do for each",
     "models": "list the models that come with the SDK or with plugins, and their settings",
     "quantizers": "list the methods that change precision, and their options",
+    "devices": "list the devices that are attached, what each is and which targets fit it",
+    "device": "prepare a device: 'edge-sdk device setup ssh://[user@]host'",
     "doctor": "check this machine: Python, processor, packages, cache, and what to install",
     "compile": "compile a model for a target into a bundle",
     "profile": "run a bundle and measure it",

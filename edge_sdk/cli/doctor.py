@@ -37,6 +37,7 @@ def run(_: Namespace, output: Output) -> int:
         "system": _system(),
         "cpu": cpu,
         "cache": cache,
+        "reaches": _reaches(),
         "packages": [package.document() for package in found],
         "advice": [*_package_advice(found), *_machine_advice(cpu, cache)],
     }
@@ -79,6 +80,20 @@ def _cache() -> dict[str, Any]:
         "writable": os.access(existing, os.W_OK),
         "free_bytes": shutil.disk_usage(existing).free,
     }
+
+
+def _reaches() -> dict[str, str]:
+    """Whether the programs that reach devices are here, and what adb lists."""
+    from edge_sdk.devices.adb import attached
+    from edge_sdk.errors import EdgeSdkError
+
+    ssh = "ready" if shutil.which("ssh") else "the program 'ssh' is not on this machine"
+    try:
+        found = attached()
+    except EdgeSdkError as error:
+        return {"ssh": ssh, "adb": str(error)}
+    listed = ", ".join(f"{one.serial} ({one.problem or 'ready'})" for one in found)
+    return {"ssh": ssh, "adb": listed or "ready, no device attached"}
 
 
 def _package_advice(found: list[Package]) -> list[str]:

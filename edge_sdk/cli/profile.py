@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from pathlib import Path
 
-from edge_sdk.cli._options import add_out, add_run_options
+from edge_sdk.cli._options import add_measure_options, add_out, add_run_options, measure_arguments
 from edge_sdk.cli._output import Output
 from edge_sdk.cli._parser import Parser, example
 
@@ -18,6 +18,7 @@ def configure(parser: Parser) -> None:
     )
     add_out(parser, "report.json and samples.json", "neither is written")
     add_run_options(parser)
+    add_measure_options(parser)
     example(parser, "edge-sdk profile build/efficientnet_lite0-xnnpack-cpu-int8-static-executorch.edge --threads 1")
 
 
@@ -30,7 +31,9 @@ def run(args: Namespace, output: Output) -> int:
             args.bundle,
             target=args.target,
             device=args.device or "local",
+            runner=args.runner,
             threads=args.threads,
+            **measure_arguments(args),
             out=args.out,
             progress=progress,
         )

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from time import monotonic
+from typing import IO
 
 from edge_sdk.devices._protocol import BrokenStreamError
 
@@ -42,15 +43,21 @@ class Child:
     """A program in a process group of its own, its standard output read as lines.
 
     Use it as a context manager: whatever happens, the whole group is gone afterwards.
+
+    Args:
+        command: The program and its arguments.
+        env: Its environment.
+        limits: What it may do before it is stopped.
+        stdin: Whether it is sent anything; else its standard input is empty.
     """
 
-    def __init__(self, command: Sequence[str], env: Mapping[str, str], limits: Limits) -> None:
+    def __init__(self, command: Sequence[str], env: Mapping[str, str], limits: Limits, *, stdin: bool = False) -> None:
         self._limits = limits
         self._errors: deque[bytes] = deque()
         self._errors_size = 0
         self._process = subprocess.Popen(
             list(command),
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=dict(env),
@@ -62,10 +69,20 @@ class Child:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the program, if it has not ended, and all that it started."""
         self._stop()
-        for stream in (self._process.stdout, self._process.stderr):
+        for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
             if stream is not None:
-                stream.close()
+                with contextlib.suppress(BrokenPipeError):
+                    stream.close()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it has not ended."""
+        return self._process.poll() is None
 
     def tail(self) -> str:
         """The last lines of standard error so far."""
@@ -73,17 +90,14 @@ class Child:
         text = b"".join(self._errors)[-_TAIL_BYTES:].decode(errors="replace")
         return "\n".join(text.splitlines()[-_TAIL_LINES:])
 
-    def lines(self) -> Iterator[bytes]:
-        """Standard output line by line until it ends.
+    def lines(self, source: Iterator[bytes] | None = None) -> Iterator[bytes]:
+        """Standard output line by line until it ends; ``source`` is sent to standard input.
 
         Raises:
             BrokenStreamError: A limit was passed, or the program ended with a code other than 0.
         """
-        pending, total = bytearray(), 0
-        for chunk in self._chunks():
-            total += len(chunk)
-            if total > self._limits.total_bytes:
-                raise BrokenStreamError(f"it sent more than {self._limits.total_bytes} bytes, and was stopped.")
+        pending = bytearray()
+        for chunk in self._bounded(source):
             pending += chunk
             *whole, rest = pending.split(b"\n")
             if max(map(len, whole), default=0) > self._limits.line_bytes or len(rest) > self._limits.line_bytes:
@@ -94,7 +108,52 @@ class Child:
         if pending:
             raise BrokenStreamError("its last line was cut off.")
 
-    def _chunks(self) -> Iterator[bytes]:
+    def exchange(self, source: Iterator[bytes] | None = None) -> Iterator[bytes]:
+        """Sends ``source`` to standard input while it yields what comes on standard output, until that ends.
+
+        Raises:
+            BrokenStreamError: A limit was passed.
+        """
+        yield from self._bounded(source)
+
+    def exit_code(self) -> int:
+        """The program's exit code, once its output has ended.
+
+        Raises:
+            BrokenStreamError: It does not end.
+        """
+        try:
+            return self._process.wait(_EXIT_S)
+        except subprocess.TimeoutExpired:
+            raise BrokenStreamError("it closed its channel but did not end, and was stopped.") from None
+
+    def say(self, data: bytes) -> None:
+        """Sends a few bytes to standard input.
+
+        Raises:
+            BrokenStreamError: Nobody reads them.
+        """
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(data)
+        except (BrokenPipeError, ValueError):
+            raise BrokenStreamError("it no longer listens.") from None
+
+    def hang_up(self) -> None:
+        """Closes standard input, which tells the program to end."""
+        if self._process.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):
+                self._process.stdin.close()
+
+    def _bounded(self, source: Iterator[bytes] | None) -> Iterator[bytes]:
+        total = 0
+        for chunk in self._chunks(source):
+            total += len(chunk)
+            if total > self._limits.total_bytes:
+                raise BrokenStreamError(f"it sent more than {self._limits.total_bytes} bytes, and was stopped.")
+            yield chunk
+
+    def _chunks(self, source: Iterator[bytes] | None) -> Iterator[bytes]:
         """What comes on standard output; standard error is kept for ``tail`` on the way."""
         output, errors = self._process.stdout, self._process.stderr
         if output is None or errors is None:
@@ -104,11 +163,21 @@ class Child:
         with selectors.DefaultSelector() as selector:
             selector.register(output, selectors.EVENT_READ)
             selector.register(errors, selectors.EVENT_READ)
+            feed = _Feed(self._process.stdin, source) if source is not None else None
+            if feed is not None:
+                selector.register(feed.stream, selectors.EVENT_WRITE)
             ended = False
             while True:
                 silent_until = heard + self._limits.silence_s
                 ready = selector.select(max(0.0, min(end, silent_until) - monotonic()))
                 for key, _ in ready:
+                    if feed is not None and key.fileobj is feed.stream:
+                        if feed.send():
+                            heard = monotonic()
+                        else:
+                            selector.unregister(key.fileobj)
+                            feed.close()
+                        continue
                     chunk = os.read(key.fd, _CHUNK)
                     if not chunk:
                         selector.unregister(key.fileobj)
@@ -133,10 +202,7 @@ class Child:
             self._errors_size -= len(self._errors.popleft())
 
     def _check_exit(self) -> None:
-        try:
-            code = self._process.wait(_EXIT_S)
-        except subprocess.TimeoutExpired:
-            raise BrokenStreamError("it closed its channel but did not end, and was stopped.") from None
+        code = self.exit_code()
         if code < 0:
             hint = "; perhaps the machine ran out of memory" if -code == signal.SIGKILL else ""
             raise BrokenStreamError(f"it was killed by signal {-code} ({signal.strsignal(-code)}){hint}.")
@@ -164,3 +230,33 @@ class Child:
     def _signal(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, number)
+
+
+class _Feed:
+    """What a program is sent, as fast as it takes it."""
+
+    def __init__(self, stream: IO[bytes] | None, source: Iterator[bytes]) -> None:
+        assert stream is not None
+        self.stream = stream
+        self._source = source
+        self._rest = memoryview(b"")
+        os.set_blocking(stream.fileno(), False)
+
+    def send(self) -> bool:
+        """Sends a piece; False where nothing is left or nobody listens."""
+        if not self._rest:
+            self._rest = memoryview(next(self._source, b""))
+        if not self._rest:
+            return False
+        try:
+            self._rest = self._rest[os.write(self.stream.fileno(), self._rest) :]
+        except BlockingIOError:
+            return True
+        except BrokenPipeError:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Says that nothing follows."""
+        with contextlib.suppress(BrokenPipeError):
+            self.stream.close()

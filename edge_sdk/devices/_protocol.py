@@ -31,7 +31,9 @@ def _adapter() -> TypeAdapter[Message]:
     return TypeAdapter(Message)
 
 
-def conversation(lines: Iterable[bytes], uri: str, runtime: str, tail: Callable[[], str]) -> Iterator[Message]:
+def conversation(
+    lines: Iterable[bytes], uri: str, runtime: str, tail: Callable[[], str], advice: str | None = None
+) -> Iterator[Message]:
     """A runner's messages up to ``result``.
 
     Args:
@@ -39,6 +41,7 @@ def conversation(lines: Iterable[bytes], uri: str, runtime: str, tail: Callable[
         uri: The device, for messages.
         runtime: The runtime, for messages.
         tail: Gives the end of the runner's standard error when something went wrong.
+        advice: How to bring a missing runtime there, None for the package of this machine.
 
     Raises:
         DeviceError: The runner failed or did not keep to the protocol.
@@ -63,7 +66,7 @@ def conversation(lines: Iterable[bytes], uri: str, runtime: str, tail: Callable[
                 if message.kind == "missing_runtime":
                     raise MissingDependencyError(
                         f"device '{uri}': the runtime '{runtime}' cannot be imported there: {plain(message.message)}. "
-                        f"Install it: pip install 'edge-sdk[{runtime}]'"
+                        + (advice or f"Install it: pip install 'edge-sdk[{runtime}]'")
                     )
                 fail(f"{plain(message.message)} ({message.kind}).", explained=message.kind != "runtime")
             if isinstance(message, Hello) is greeted:

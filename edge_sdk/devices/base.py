@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import ClassVar
@@ -21,6 +21,8 @@ class Device(ABC):
 
     scheme: ClassVar[str]
     uri: str
+    facts: Mapping[str, str]
+    """What the device tells of itself, in its own words; see `edge_sdk.devices._facts`. None of it is trusted."""
 
     @abstractmethod
     def describe(self) -> ReportDevice:
@@ -61,6 +63,10 @@ class Device(ABC):
         Raises:
             DeviceError: Another holds it.
         """
+
+    @abstractmethod
+    def held_by(self) -> str | None:
+        """Who holds the lock now, None where nobody does."""
 
     def close(self) -> None:  # noqa: B027 - a device that leaves nothing has nothing to do
         """Removes what this session left on the device and closes the link."""

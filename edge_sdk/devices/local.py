@@ -16,6 +16,7 @@ from typing import TextIO
 
 from edge_sdk._files import storage_error, write_atomic
 from edge_sdk._paths import cache_dir, data_dir
+from edge_sdk.devices import _facts
 from edge_sdk.devices._process import Child, Limits
 from edge_sdk.devices._protocol import conversation, plain
 from edge_sdk.devices.base import Device
@@ -66,10 +67,21 @@ class LocalDevice(Device):
         return ReportDevice(
             uri=self.uri,
             model=model or platform.machine(),
-            soc=_processor() or "unknown",
+            soc=_facts.processor(_read("/proc/cpuinfo"), _lines("/proc/device-tree/compatible"))
+            or platform.processor()
+            or "unknown",
             os=_distribution() or platform.platform(),
-            abi={"AMD64": "x86_64", "arm64": "aarch64"}.get(platform.machine(), platform.machine()),
+            abi=_facts.abi(platform.machine()),
         )
+
+    @property
+    def facts(self) -> dict[str, str]:  # type: ignore[override]
+        """Size of memory and free space; the rest is in `describe`."""
+        free = shutil.disk_usage(tempfile.gettempdir())
+        return {
+            "meminfo": _lines("/proc/meminfo"),
+            "space": f"- {free.total >> 10} {free.used >> 10} {free.free >> 10} 0%",
+        }
 
     def push(self, path: Path) -> str:
         """The path itself."""
@@ -104,7 +116,7 @@ class LocalDevice(Device):
         """Holds this machine for one measurement at a time, across processes of this user."""
         import fcntl
 
-        path = cache_dir() / "locks" / "local"
+        path = _lock_path()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             file = open(path, "a+", encoding="utf-8")
@@ -124,6 +136,20 @@ class LocalDevice(Device):
             file.write(f"{owner}, process {os.getpid()}")
             file.flush()
             yield
+
+    def held_by(self) -> str | None:
+        """Who measures on this machine now; see `Device.held_by`."""
+        import fcntl
+
+        try:
+            with open(_lock_path(), encoding="utf-8") as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return plain(file.read(200)).strip() or "another process"
+        except FileNotFoundError:
+            pass  # nobody has ever measured here
+        return None
 
     def close(self) -> None:
         """Removes the temporary folder."""
@@ -146,32 +172,25 @@ class LocalDevice(Device):
         return self._runtimes / runtime / "runner.py"
 
 
+def _lock_path() -> Path:
+    return cache_dir() / "locks" / "local"
+
+
 def _environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if _KEPT.fullmatch(name)}
 
 
 def _read(path: str) -> str:
+    return plain(_lines(path)).strip()
+
+
+def _lines(path: str) -> str:
+    """The start of a file, as lines where it holds a list of words that end with a zero; empty where there is none."""
     try:
-        return plain(Path(path).read_bytes()[:1024].decode(errors="replace")).strip()
+        with open(path, "rb") as file:
+            return file.read(8192).replace(b"\0", b"\n").decode(errors="replace")
     except OSError:
         return ""
-
-
-def _processor() -> str:
-    """The processor's name, from ``/proc/cpuinfo`` (x86) or the device tree's ``compatible`` list (ARM boards)."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
-            for line in file:
-                key, _, value = line.partition(":")
-                if key.strip().lower() in ("model name", "hardware"):
-                    return plain(value).strip()
-    except OSError:
-        return platform.processor()
-    try:
-        entries = Path("/proc/device-tree/compatible").read_bytes()[:1024].split(b"\0")
-    except OSError:
-        return platform.processor()
-    return plain(entries[-2].decode(errors="replace")) if len(entries) > 1 else platform.processor()
 
 
 def _distribution() -> str:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from edge_sdk.errors import DeviceError
-from edge_sdk.schema.messages import Hello, Progress, Result, Samples
+from edge_sdk.errors import DeviceError, LinkLostError
+from edge_sdk.schema.messages import Hello, Message, Power, Progress, Result, Samples, Window
 from edge_sdk.schema.request import PartRequest, RunRequest
 
 if TYPE_CHECKING:
@@ -17,12 +17,17 @@ if TYPE_CHECKING:
     from edge_sdk.schema.target import RuntimeRule, Target
 
 _STAGES = {
+    "cooling": "waiting until it is cool",
+    "idle": "sampling idle power",
     "load": "loading the model",
     "first": "first inference",
     "warmup": "warming up",
     "timed": "measuring",
+    "sustain": "running on, to see how it holds up",
     "samples": "running the samples",
 }
+_TRIES = 3
+"""How often a run is begun before a link that drops is an error."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,8 @@ class Run:
         start_ms: When each timed iteration began, counted from the first.
         samples_ms: How long each took, in the order of measurement.
         parts_ms: The same for each part, where there are several.
+        power: Readings of a power sensor, by phase, in the order of reading.
+        windows: Stretches of the sustained part.
     """
 
     hello: Hello
@@ -42,11 +49,14 @@ class Run:
     start_ms: tuple[float, ...]
     samples_ms: tuple[float, ...]
     parts_ms: dict[str, tuple[float, ...]]
+    power: tuple[Power, ...] = ()
+    windows: tuple[Window, ...] = ()
 
     def raw(self) -> dict[str, Any]:
         """The raw samples as they are kept beside the report."""
         parts = {name: list(samples) for name, samples in self.parts_ms.items()}
-        return {"unit": "ms", "start": list(self.start_ms), "latency": list(self.samples_ms), "parts": parts}
+        samples = {"unit": "ms", "start": list(self.start_ms), "latency": list(self.samples_ms), "parts": parts}
+        return {"complete": True, **samples, "power": _power(self.power)}
 
 
 def rule_of(bundle: Bundle, target: Target) -> RuntimeRule | None:
@@ -84,24 +94,62 @@ def make_request(bundle: Bundle, folder: str, target: Target | None, threads: in
 
 
 def run_once(bundle: Bundle, device: Device, request: RunRequest, say: Callable[[str], None]) -> Run:
-    """Runs one request on a device that the caller holds.
+    """Runs one request on a device that the caller holds; where the link drops, runs it again.
 
     Raises:
-        DeviceError: The runner failed or answered wrongly.
+        DeviceError: The runner failed or answered wrongly; it carries the samples that had come.
         MissingDependencyError: The runtime is not installed on the device.
     """
-    messages = []
+    attempt = 1
+    while True:
+        came: list[Message] = []
+        try:
+            return _answer(bundle, device, request, say, came)
+        except LinkLostError as error:
+            error.samples = _incomplete(came)
+            if attempt == _TRIES:
+                raise
+            attempt += 1
+            say(f"the link to {device.uri} dropped; running again")
+        except DeviceError as error:
+            error.samples = _incomplete(came)
+            raise
+
+
+def _answer(
+    bundle: Bundle, device: Device, request: RunRequest, say: Callable[[str], None], came: list[Message]
+) -> Run:
+    """One run; every message but signs of life is put into ``came`` as it comes."""
     stage = None
     with closing(device.run(bundle.manifest.runtime.name, request)) as answer:
         for message in answer:
             if not isinstance(message, Progress):
-                messages.append(message)
+                came.append(message)
             elif message.stage != stage:
                 stage = message.stage
                 if stage in _STAGES:
                     say(f"{_STAGES[stage]} on {device.uri}")
-    hello, *batches, result = messages
-    return _checked(hello, batches, result, request, device.uri)
+    hello, *between, result = came
+    batches = [message for message in between if isinstance(message, Samples)]
+    run = _checked(hello, batches, result, request, device.uri)  # type: ignore[arg-type]
+    power = tuple(message for message in between if isinstance(message, Power))
+    windows = tuple(message for message in between if isinstance(message, Window))
+    return replace(run, power=power, windows=windows)
+
+
+def _incomplete(came: list[Message]) -> dict[str, Any] | None:
+    """The raw samples of a run that broke off."""
+    batches = [message for message in came if isinstance(message, Samples)]
+    if not batches:
+        return None
+    start = list(_milliseconds(value for batch in batches for value in batch.start_ns))
+    latency = list(_milliseconds(value for batch in batches for value in batch.ns))
+    power = tuple(message for message in came if isinstance(message, Power))
+    return {"complete": False, "unit": "ms", "start": start, "latency": latency, "parts": {}, "power": _power(power)}
+
+
+def _power(messages: tuple[Power, ...]) -> list[dict[str, Any]]:
+    return [message.model_dump(exclude={"type"}) for message in messages]
 
 
 def _checked(hello: Hello, batches: list[Samples], result: Result, request: RunRequest, uri: str) -> Run:

@@ -6,12 +6,12 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edge_sdk.errors import DeviceError
 from edge_sdk.profiling._run import Run, make_request, run_once
-from edge_sdk.schema.report import Numerics, ReportDevice
-from edge_sdk.schema.request import Timing
+from edge_sdk.schema.report import Numerics, ReportDevice, Unavailable
+from edge_sdk.schema.request import Gate, PowerRequest, Sustain, Timing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,13 +29,13 @@ class Measurement:
     Attributes:
         run: The runner's answer.
         device: What the device says of itself.
-        numerics: Distance of its outputs from the bundle's reference.
+        numerics: Distance of its outputs from the bundle's reference, or why there are none.
         outputs: Outputs of the inputs that were given, in their order.
     """
 
     run: Run
     device: ReportDevice
-    numerics: Numerics
+    numerics: Numerics | Unavailable
     outputs: tuple[Sample, ...] = ()
 
     @property
@@ -53,6 +53,8 @@ def measure(
     threads: int | None = None,
     inputs: Sequence[Sample] = (),
     timed: bool = True,
+    energy: bool = True,
+    sustain_s: float | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Measurement:
     """Runs a bundle: times it, compares it with its reference, and gets the outputs of further inputs.
@@ -65,6 +67,8 @@ def measure(
         threads: Goes before the target's figure.
         inputs: More inputs whose outputs are wanted; all of the same shapes.
         timed: False: only outputs are wanted, nothing is timed.
+        energy: Whether power is sampled, where the target names a sensor.
+        sustain_s: How long to run on afterwards, to see how the device holds up; None: not at all.
         progress: Called with a line as each stage starts.
 
     Raises:
@@ -82,16 +86,22 @@ def measure(
         if inputs:
             write_inputs(Path(folder) / "inputs.npz", parts, inputs)
             given = device.push(Path(folder) / "inputs.npz")
-        wanted = {
+        wanted: dict[str, Any] = {
             "inputs": given,
             "outputs": device.scratch("outputs.npz"),
             "timing": (timing or Timing()) if timed else None,
         }
+        if timed:
+            wanted |= _conditions(target, energy, sustain_s)
+        say(f"bringing the bundle to {device.uri}")
         request = make_request(bundle, device.push(bundle.path), target, threads).model_copy(update=wanted)
         run = run_once(bundle, device, request, say)
+        about = device.describe()
+        if run.result.outputs is None:
+            reason = "the runner gives no outputs, so that nothing could be checked against the reference"
+            return Measurement(run, about, Unavailable(unavailable=reason))
         say("checking the outputs")
         device.pull(wanted["outputs"], Path(folder) / "outputs.npz")
-        about = device.describe()
         try:
             arrays = read_outputs(Path(folder) / "outputs.npz")
             numerics = _numerics(bundle, arrays)
@@ -99,6 +109,17 @@ def measure(
         except DeviceError as error:
             raise DeviceError(f"device '{device.uri}', bundle '{bundle.manifest.name}': {error}") from error
     return Measurement(run, about, numerics, outputs)
+
+
+def _conditions(target: Target | None, energy: bool, sustain_s: float | None) -> dict[str, Any]:
+    """What the target says of heat and power, for the request."""
+    below = target.thermal.start_below_c.value if target else None
+    sensors = target.power.sensors if target and energy else []
+    return {
+        "gate": Gate(below_c=below) if below is not None else None,
+        "power": PowerRequest(sensors=sensors) if sensors else None,
+        "sustain": Sustain(time_s=sustain_s) if sustain_s is not None else None,
+    }
 
 
 def _numerics(bundle: Bundle, arrays: Mapping[str, np.ndarray]) -> Numerics:

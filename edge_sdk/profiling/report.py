@@ -11,6 +11,7 @@ from edge_sdk.profiling._run import rule_of
 from edge_sdk.profiling.roofline import bound, roofline
 from edge_sdk.schema.report import (
     Conditions,
+    Energy,
     Prediction,
     Report,
     ReportBundle,
@@ -18,6 +19,7 @@ from edge_sdk.schema.report import (
     ReportPartition,
     ReportQuantization,
     ReportRuntime,
+    Sustained,
     Unavailable,
 )
 
@@ -27,8 +29,6 @@ if TYPE_CHECKING:
     from edge_sdk.schema._base import Precision
     from edge_sdk.schema.manifest import Selection
     from edge_sdk.schema.target import Target
-
-NO_ENERGY = Unavailable(unavailable="this version of Edge SDK does not sample power")
 
 
 def build_report(
@@ -74,7 +74,8 @@ def build_report(
         latency=latency,
         throughput_per_s=1e3 / latency.mean,
         memory=memory,
-        energy=NO_ENERGY,
+        energy=_energy(measurement, target),
+        sustained=_sustained(measurement),
         numerics=measurement.numerics,
         accuracy=dict(accuracy) if accuracy is not None else None,
         conditions=_conditions(bundle, measurement, misfit),
@@ -87,6 +88,35 @@ def build_report(
         roofline=roofline(manifest.cost, _bound(bundle, target, misfit), latency.p50),
         predictions=list(predictions) if predictions is not None else None,
     )
+
+
+def _energy(measurement: Measurement, target: Target | None) -> Energy | Unavailable:
+    run = measurement.run
+    if run.result.power is None:
+        if target is None:
+            return Unavailable(unavailable="the target's profile is not at hand, so that no sensor is known")
+        if not target.power.sensors:
+            return Unavailable(unavailable=f"target '{target.name}' names no power sensor")
+        return Unavailable(unavailable="the runner did not sample power, or was not asked to")
+    from edge_sdk.profiling.energy import energy
+
+    battery = target.power.battery_mwh if target else None
+    return energy(
+        run.power,
+        run.result.power,
+        run.start_ms,
+        run.samples_ms,
+        charging=run.result.conditions.charging,
+        battery_mwh=battery.value if battery else None,
+    )
+
+
+def _sustained(measurement: Measurement) -> Sustained | None:
+    if not measurement.run.windows:
+        return None
+    from edge_sdk.profiling.sustained import sustained
+
+    return sustained(measurement.run.windows, measurement.run.power)
 
 
 def _conditions(bundle: Bundle, measurement: Measurement, misfit: str | None) -> Conditions:

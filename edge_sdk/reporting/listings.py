@@ -12,6 +12,8 @@ from edge_sdk.reporting.tables import facts, listing
 from edge_sdk.reporting.text import clean, figure, plural
 
 if TYPE_CHECKING:
+    from edge_sdk.devices._discover import Found
+    from edge_sdk.devices._setup import Prepared
     from edge_sdk.schema.target import Figure, RuntimeRule, Target
     from edge_sdk.support import Ability, Support
 
@@ -50,6 +52,39 @@ def target_view(target: Target, able: Support) -> RenderableType:
         Text(),
         listing(["Figure", "Value", "Source"], _figures(target)),
     )
+
+
+def devices_view(found: Sequence[Found], notes: Sequence[str]) -> RenderableType:
+    """The devices, each with what it is and which targets fit it."""
+    rows = [
+        (one.uri, _device(one), ", ".join(one.profiles) or "none" if one.about else "-", _state(one)) for one in found
+    ]
+    views = [listing(["Device", "What it is", "Targets that fit", "State"], rows), Text()]
+    return Group(*views, *(Text(clean(note), style="dim") for note in notes))
+
+
+def prepared_view(uri: str, prepared: Sequence[Prepared]) -> RenderableType:
+    """What setting up a device gave."""
+    rows = [
+        (one.runtime, f"{one.version}, by {one.python}" + ("" if one.changed else " (nothing to do)"))
+        for one in prepared
+    ]
+    return facts(f"Set up on {uri}", rows)
+
+
+def _device(one: Found) -> str:
+    if one.about is None:
+        return "-"
+    sizes = [f"{figure(one.memory_mib / 1024)} GiB of memory"] if one.memory_mib else []
+    sizes += [f"{figure(one.free_bytes / 1e9)} GB free"] if one.free_bytes is not None else []
+    lines = [f"{one.about.model}, {one.about.soc}", f"{one.about.os}, {one.about.abi}", ", ".join(sizes)]
+    return "\n".join(filter(None, lines))
+
+
+def _state(one: Found) -> str:
+    if one.problem:
+        return one.problem
+    return f"measured by {one.measured_by}" if one.measured_by else "ready"
 
 
 def _figures(target: Target) -> list[tuple[str, str, str]]:
@@ -121,6 +156,7 @@ def doctor_view(document: Mapping[str, Any]) -> RenderableType:
         ("Processor", f"{cpu['model'] or 'unknown'}, {plural(cpu['processors'], 'processor')} usable"),
         ("INT8 features", flags),
         ("Cache", f"{cache['path']}, {figure(cache['free_bytes'] / 1e9)} GB free"),
+        ("Reaches", "; ".join(f"{way}: {state}" for way, state in document["reaches"].items())),
     ]
     rows = [
         (one["name"], one["wanted"] or "any", one["installed"] or "-", _FITS[one["fits"]], ", ".join(one["extras"]))

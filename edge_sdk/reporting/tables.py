@@ -15,7 +15,7 @@ from edge_sdk.schema.report import Unavailable
 if TYPE_CHECKING:
     from edge_sdk.bundle import Bundle
     from edge_sdk.schema.manifest import Fallback, Rewrite, Selection, SkippedLayer
-    from edge_sdk.schema.report import Prediction, Report, Tag
+    from edge_sdk.schema.report import Prediction, Report, Sustained, Tag
 
 _MOST_LISTED = 12
 _TAGS = 3
@@ -106,6 +106,8 @@ def _report_rows(report: Report) -> list[tuple[str, str]]:
         ("Roofline", _roofline(report)),
         ("Conditions", _conditions(report)),
     ]
+    if report.sustained is not None:
+        rows.insert(3, ("Sustained", _sustained(report.sustained)))
     rows += [("Warning", warning) for warning in report.conditions.warnings]
     return rows
 
@@ -118,11 +120,15 @@ def _latency(report: Report) -> str:
         f"of {plural(time.samples, 'sample')} after {time.warmup:,} of warm-up",
         f"p90 {figure(time.p90)}, p99 {figure(time.p99)}, mean {figure(time.mean)}, "
         f"deviation {figure(time.std)}, {figure(time.min)} to {figure(time.max)}",
-        f"first inference {figure(time.first)}, load {figure(time.load)}",
+        f"first inference {_or_why(time.first)}, load {_or_why(time.load)}",
     ]
     if len(time.parts) > 1:
         lines.append("parts: " + ", ".join(f"{name} {figure(value)}" for name, value in time.parts.items()))
     return "\n".join(lines)
+
+
+def _or_why(value: float | Unavailable) -> str:
+    return f"unavailable ({value.unavailable})" if isinstance(value, Unavailable) else figure(value)
 
 
 def _memory(report: Report) -> str:
@@ -140,14 +146,29 @@ def _energy(report: Report) -> str:
     if isinstance(energy, Unavailable):
         return f"unavailable: {energy.unavailable}"
     low, high = energy.ci95
-    return (
+    lines = [
         f"{figure(energy.per_inference)} mJ an inference, 95 % interval {figure(low)} to {figure(high)}, "
-        f"over {figure(energy.idle_mw)} mW idle ({energy.method})"
+        f"over {figure(energy.idle_mw)} mW idle, {figure(energy.mean_mw)} mW on the whole",
+        f"{plural(energy.samples, 'reading')} ({energy.method})",
+    ]
+    if energy.inferences_per_battery_percent is not None:
+        lines.append(f"{energy.inferences_per_battery_percent:,.0f} inferences for a percent of the battery")
+    return "\n".join(lines)
+
+
+def _sustained(sustained: Sustained) -> str:
+    low, high = sustained.ci95
+    return (
+        f"{figure(sustained.last)} ms median in the last {figure(sustained.edge_s)} s of {figure(sustained.time_s)} s, "
+        f"{figure(sustained.first)} ms in the first: {figure(sustained.last_over_first)} times as long, 95 % interval "
+        f"{figure(low)} to {figure(high)}"
     )
 
 
 def _numerics(report: Report) -> str:
     numerics = report.numerics
+    if isinstance(numerics, Unavailable):
+        return f"unavailable: {numerics.unavailable}"
     sqnr = "equal to the last bit" if numerics.sqnr_db is None else f"SQNR {figure(numerics.sqnr_db)} dB"
     return (
         f"cosine {numerics.cosine:.5f}, largest error {figure(numerics.max_abs_err)}, {sqnr}, "
@@ -208,12 +229,15 @@ def _conditions(report: Report) -> str:
         "processors": None if now.affinity is None else " ".join(map(str, now.affinity)),
         "governor": now.governor,
         "temperature": None if now.temperature_c is None else f"{figure(now.temperature_c)} °C",
+        "at the start": None if now.temperature_start_c is None else f"{figure(now.temperature_start_c)} °C",
         "throttled": None if now.throttled is None else ("yes" if now.throttled else "no"),
         "charging": None if now.charging is None else ("yes" if now.charging else "no"),
         "load average": None if now.load_average is None else figure(now.load_average),
     }
     told = ", ".join(f"{name} {value}" for name, value in known.items() if value is not None)
-    untold = ", ".join(name for name, value in known.items() if value is None)
+    if now.waited_s:
+        told += f", waited {figure(now.waited_s)} s until it was cool"
+    untold = ", ".join(name for name, value in known.items() if value is None and name != "at the start")
     return told + (f"\nnot told by the device: {untold}" if untold else "")
 
 

@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 Precision = Literal["fp32", "tf32", "fp16", "bf16", "int8", "int4"]
 Transport = Literal["local", "ssh", "adb"]
+Sensor = Literal["rapl", "nvml", "ina3221", "jtop", "battery", "power_supply"]
+"""Where power can be read; ``battery`` is Android's BatteryManager, ``power_supply`` Linux's files of a battery."""
 
 
 class Frozen(BaseModel):

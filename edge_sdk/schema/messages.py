@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from edge_sdk.schema._base import Frozen
+from edge_sdk.schema._base import Frozen, Sensor
 from edge_sdk.schema.report import Conditions, Latency, Memory, Unavailable
 
 _Text = Annotated[str, Field(max_length=4096)]
@@ -54,11 +54,55 @@ class Samples(Frozen):
     parts: dict[str, list[_Nanoseconds]] = {}
 
 
+class Power(Frozen):
+    """A batch of readings of one power sensor.
+
+    Attributes:
+        phase: ``idle`` before the model was loaded, ``timed`` during the timed part, ``sustain`` after it.
+        unit: ``mW`` for power, ``uJ`` for a counter of energy, which only grows.
+        t_ns: When each was read, on the clock of ``start_ns``, whose zero is the first timed iteration;
+            idle readings lie before it.
+        value: What was read.
+    """
+
+    type: Literal["power"]
+    phase: Literal["idle", "timed", "sustain"]
+    unit: Literal["mW", "uJ"]
+    t_ns: list[int]
+    value: list[Annotated[float, Field(ge=0)]]
+
+
+class PowerFacts(Frozen):
+    """Which sensor was sampled and how: ``rails`` are the parts that were added up.
+
+    ``assumed`` says what had to be assumed to read it, such as the unit of a current.
+    """
+
+    sensor: Sensor
+    rails: list[_Text]
+    rate_hz: float
+    assumed: _Text | None = None
+
+
+class Window(Frozen):
+    """A stretch of the sustained part: when it ended on the clock of ``start_ns``, and what it was like."""
+
+    type: Literal["window"]
+    end_ns: int
+    runs: Annotated[int, Field(ge=1)]
+    p50_ns: _Nanoseconds
+    p90_ns: _Nanoseconds
+    max_ns: _Nanoseconds
+    temperature_c: float | None = None
+    cpu_mhz: float | None = None
+    throttled: bool | None = None
+
+
 class Result(Frozen):
     """The last message of a run that went well. ``latency`` and ``memory`` are None without timing.
 
     ``outputs`` is the path of the ``.npz`` that was written; ``facts`` is what the runtime tells of
-    itself, such as the execution providers in use.
+    itself, such as the execution providers in use; ``power`` is None where none was asked for.
     """
 
     type: Literal["result"]
@@ -67,6 +111,7 @@ class Result(Frozen):
     conditions: Conditions
     facts: dict[str, str] = {}
     outputs: _Text | None
+    power: PowerFacts | Unavailable | None = None
 
 
 class Failure(Frozen):
@@ -78,4 +123,4 @@ class Failure(Frozen):
     message: _Text
 
 
-Message = Annotated[Hello | Progress | Samples | Result | Failure, Field(discriminator="type")]
+Message = Annotated[Hello | Progress | Samples | Power | Window | Result | Failure, Field(discriminator="type")]

@@ -51,7 +51,10 @@ class ReportBundle(Frozen):
 
 
 class Latency(Frozen):
-    """Milliseconds of one inference: every part once, in order. ``ci95`` is that of the median."""
+    """Milliseconds of one inference: every part once, in order. ``ci95`` is that of the median.
+
+    ``first`` and ``load`` may be unknown: a native runner does not tell them all.
+    """
 
     unit: Literal["ms"] = "ms"
     p50: float
@@ -64,8 +67,8 @@ class Latency(Frozen):
     ci95: tuple[float, float]
     samples: int
     warmup: int
-    first: float
-    load: float
+    first: float | Unavailable
+    load: float | Unavailable
     parts: dict[str, float] = {}
 
 
@@ -80,13 +83,50 @@ class Memory(Frozen):
 
 
 class Energy(Frozen):
-    """Millijoules of one inference over idle."""
+    """Millijoules of one inference over idle. ``ci95`` is the interval of ``per_inference``.
+
+    ``inferences_per_battery_percent`` is None where the target states no battery capacity.
+    """
 
     unit: Literal["mJ"] = "mJ"
     per_inference: float
     ci95: tuple[float, float]
     idle_mw: float
+    mean_mw: float
+    samples: int
     method: str
+    inferences_per_battery_percent: float | None = None
+
+
+class SustainedWindow(Frozen):
+    """A stretch of sustained running: when it ended, and what it was like."""
+
+    end_s: float
+    runs: int
+    p50: float
+    p90: float
+    max: float
+    temperature_c: float | None = None
+    cpu_mhz: float | None = None
+    power_mw: float | None = None
+    throttled: bool | None = None
+
+
+class Sustained(Frozen):
+    """How the device holds up: the last minute's median latency over the first minute's.
+
+    ``last_over_first`` is that ratio with its 95 % interval; above 1 the device became slower.
+    ``edge_s`` is how much of each end was compared: a minute, or a third of a shorter run.
+    """
+
+    unit: Literal["ms"] = "ms"
+    time_s: float
+    edge_s: float
+    first: float
+    last: float
+    last_over_first: float
+    ci95: tuple[float, float]
+    windows: list[SustainedWindow]
 
 
 class Numerics(Frozen):
@@ -102,12 +142,17 @@ class Numerics(Frozen):
 
 
 class Conditions(Frozen):
-    """Under what conditions the figures were taken. None means that the device does not tell."""
+    """Under what conditions the figures were taken. None means that the device does not tell.
+
+    ``waited_s`` is how long the thermal gate held the run back, None where there was no gate.
+    """
 
     throttled: bool | None = None
     charging: bool | None = None
     governor: str | None = None
     temperature_c: float | None = None
+    temperature_start_c: float | None = None
+    waited_s: float | None = None
     threads: int | None = None
     affinity: list[int] | None = None
     load_average: float | None = None
@@ -166,7 +211,8 @@ class Report(Frozen):
     throughput_per_s: float
     memory: Memory | Unavailable
     energy: Energy | Unavailable
-    numerics: Numerics
+    sustained: Sustained | None = None
+    numerics: Numerics | Unavailable
     accuracy: dict[str, float] | None
     conditions: Conditions
     partition: ReportPartition

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from edge_sdk.schema._base import Frozen
+from edge_sdk.schema._base import Frozen, Sensor
 
 PROTOCOL_VERSION = 1
 
@@ -29,6 +29,31 @@ class Timing(Frozen):
     ci_within: float = Field(default=0.02, gt=0)
 
 
+class Gate(Frozen):
+    """Waits until the device is cooler than ``below_c``, for ``wait_s`` at most, before anything is loaded."""
+
+    below_c: float
+    wait_s: float = Field(default=120.0, ge=0)
+
+
+class PowerRequest(Frozen):
+    """Power to sample: the first of ``sensors`` that can be read, ``rate_hz`` times a second.
+
+    Idle power is sampled for ``idle_s`` before the model is loaded.
+    """
+
+    sensors: list[Sensor] = Field(min_length=1)
+    rate_hz: float = Field(default=10.0, gt=0, le=1000)
+    idle_s: float = Field(default=3.0, ge=0)
+
+
+class Sustain(Frozen):
+    """Keeps running after the timed part for ``time_s``, reporting one window every ``window_s``."""
+
+    time_s: float = Field(gt=0)
+    window_s: float = Field(default=1.0, gt=0)
+
+
 class PartRequest(Frozen):
     """A part to load. ``program`` is relative to the bundle folder."""
 
@@ -49,7 +74,8 @@ class RunRequest(Frozen):
     leading sample dimension. ``inputs``, where given, is a ``.npz`` with ``PART/inputs/NAME``. The
     runner runs every sample of both and writes ``outputs``, one ``.npz`` with
     ``reference/PART/outputs/NAME`` and ``inputs/PART/outputs/NAME``. Each part is timed with its
-    first sample of ``reference``. ``timing`` None means no timing, only the samples.
+    first sample of ``reference``. ``timing`` None means no timing, only the samples; ``gate``,
+    ``power`` and ``sustain`` then do nothing.
     """
 
     protocol_version: Literal[1] = PROTOCOL_VERSION
@@ -62,3 +88,6 @@ class RunRequest(Frozen):
     affinity: list[int] | None = None
     options: dict[str, str | int | float | bool] = {}
     timing: Timing | None = Timing()
+    gate: Gate | None = None
+    power: PowerRequest | None = None
+    sustain: Sustain | None = None

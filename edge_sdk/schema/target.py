@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ModelWrapValidatorHandler, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from edge_sdk.schema._base import Frozen, Precision, Transport
+from edge_sdk.schema._base import Frozen, Precision, Sensor, Transport
 
 SCHEMA_VERSION = 1
 
@@ -68,7 +68,7 @@ class Power(Frozen):
 
     source: Literal["mains", "battery", "supply"]
     battery_mwh: Figure | None = None
-    sensors: list[Literal["rapl", "nvml", "ina3221", "jtop", "tegrastats", "battery", "power_supply"]] = []
+    sensors: list[Sensor] = []
 
 
 class Thermal(Frozen):

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import tiny
+from devices_remotes import BOARD, PHONE, remote
 
 from edge_sdk.devices._process import Limits
 from edge_sdk.devices.local import LocalDevice
@@ -45,3 +47,30 @@ def request_of(tmp_path: Path) -> RunRequest:
     """A request that the fake runners do not read."""
     part = PartRequest(name="forward", program="x", entry="main", inputs=["x"], outputs=["y"])
     return RunRequest(bundle=str(tmp_path), parts=[part], reference="reference.npz")
+
+
+@pytest.fixture(params=[BOARD, PHONE])
+def far(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A device behind a link: once a board, once a phone."""
+    with remote(request.param, tmp_path, monkeypatch) as found:
+        yield found
+
+
+@pytest.fixture
+def board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A board behind the genuine sshd."""
+    with remote("ssh", tmp_path, monkeypatch) as found:
+        yield found
+
+
+@pytest.fixture
+def phone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A phone behind the genuine adb."""
+    with remote("adb", tmp_path, monkeypatch) as found:
+        yield found
+
+
+@pytest.fixture
+def bundle(tmp_path: Path):
+    """A bundle of ONNX Runtime that is small and right."""
+    return tiny.bundle(tmp_path, "onnxruntime", tiny.onnx_program())
