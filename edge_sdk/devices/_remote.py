@@ -321,8 +321,7 @@ class RemoteDevice(Device):
         deadline = None
         for attempt in count():
             try:
-                if attempt:
-                    self._hold()
+                self._hold()
                 return action(attempt)
             except LinkLostError as error:
                 now = monotonic()
