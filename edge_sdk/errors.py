@@ -66,7 +66,12 @@ class DeviceError(EdgeSdkError):
 
 
 class LinkLostError(DeviceError):
-    """The link to the device dropped, or could not be made; the same call may go through later."""
+    """The link to the device dropped, or could not be made; the same call may go through later.
+
+    ``is_final`` is true where its coming back was waited for, in vain.
+    """
+
+    is_final = False
 
 
 class GateError(EdgeSdkError):

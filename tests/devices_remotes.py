@@ -19,7 +19,6 @@ from edge_sdk.schema.request import Timing
 from edge_sdk.testing import AdbServer, LinkProxy, Phone, SshServer
 
 QUICK = Timing(warmup_min_runs=3, warmup_max_s=0.3, min_runs=20, min_time_s=0.05, max_time_s=0.4, ci_within=0.2)
-LONG = QUICK.model_copy(update={"min_time_s": 1.5, "max_time_s": 2.5})
 
 BOARD = pytest.param("ssh", marks=pytest.mark.debian("openssh-server"))
 PHONE = pytest.param("adb", marks=pytest.mark.debian("adb"))
@@ -49,11 +48,15 @@ class Remote:
     def _left(self) -> list[str]:
         found = [process.command for process in self.stand_in.processes()]
         found += [str(path) for path in self.base.glob("runs/*")]
-        found += [str(lock) for lock in self.base.glob("locks/*") if not (lock / "free").exists()]
+        found += [str(lock) for lock in self.base.glob("locks/*") if _is_held(lock)]
         found += [str(path) for path in self.base.glob("objects/*.part")]
         if isinstance(self.stand_in, Phone):
             found += [str(path) for path in self.stand_in.sdcard.glob("Android/data/*/files/edge-sdk/*/*")]
         return found
+
+
+def _is_held(lock: Path) -> bool:
+    return not (lock / "free").exists() and Path("/proc", (lock / "pid").read_text().strip()).exists()
 
 
 @contextmanager

@@ -1,8 +1,8 @@
 """The lock of a remote device: a program there holds it as long as this end of the link lives.
 
 Locks are numbered: the highest number is the present one. A lock is taken by making the folder of
-the next number, which only one can; it is free where its holder said so, or where its stamp is
-older than the lease. The holder on the device stamps it at each line that it is sent and frees it
+the next number, which only one can; it is free where its holder said so or runs no more, or where
+its stamp is older than the lease. The holder on the device stamps it at each line that it is sent and frees it
 when its input ends, so that a link that drops frees the lock without anybody's help.
 """
 
@@ -39,6 +39,8 @@ if [ $n -gt 0 ] && [ ! -e locks/$n/free ]; then
     [ -n "$(find locks/$n -prune -mmin +5)" ] && stamp=0 || stamp=$now
   fi
   token=$(cat locks/$n/token 2>/dev/null)
+  pid=$(cat locks/$n/pid 2>/dev/null)
+  [ -n "$pid" ] && [ ! -d /proc/$pid ] && stamp=0
   if [ "$token" != {token} ] && [ $((now - stamp)) -lt {lease} ]; then
     echo "busy $(head -c 300 locks/$n/owner 2>/dev/null)"
     exit 0
@@ -51,6 +53,7 @@ for d in locks/[0-9]*; do
   if [ "$i" -gt $m ]; then rmdir locks/$m; echo "busy another process"; exit 0; fi
 done
 echo {token} > locks/$m/token
+echo $$ > locks/$m/pid
 printf '%s\\n' {owner} > locks/$m/owner
 echo $now > locks/$m/stamp
 for d in locks/[0-9]*; do [ "${{d#locks/}}" -lt $m ] && rm -rf "$d"; done
@@ -66,18 +69,10 @@ n=0
 for d in locks/[0-9]*; do i=${{d#locks/}}; [ -d "$d" ] && [ "$i" -gt $n ] && n=$i; done
 [ $n -gt 0 ] && [ ! -e locks/$n/free ] || exit 0
 stamp=$(cat locks/$n/stamp 2>/dev/null || date +%s)
+pid=$(cat locks/$n/pid 2>/dev/null)
+[ -n "$pid" ] && [ ! -d /proc/$pid ] && exit 0
 [ $(($(date +%s) - stamp)) -ge {LEASE_S} ] || head -c 300 locks/$n/owner"""
 """Prints who holds the lock, nothing where nobody does."""
-
-CLEAN = """\
-for d in runs/*; do
-  [ -d "$d" ] && [ "$d" != runs/{keep} ] || continue
-  pid=$(cat "$d/pid" 2>/dev/null)
-  [ -n "$pid" ] && grep -q "$d" /proc/$pid/cmdline 2>/dev/null && kill -9 $pid
-  rm -rf "$d"
-done
-find objects -name '*.part' -mmin +1440 -exec rm -f '{{}}' ';' 2>/dev/null"""
-"""Takes away what sessions left that could not do so themselves: runners, their files, pieces a day old."""
 
 
 class Lease:
@@ -87,11 +82,11 @@ class Lease:
         link: The link to it.
         base: The base folder there.
         owner: Who holds it, for others to read.
-        session: The session's own folder below ``runs``, which is kept.
+        clean: Lines of a script that take away what dead sessions left.
         token: Proves that a lock left behind by a dropped link is this session's own.
     """
 
-    def __init__(self, link: Link, base: str, owner: str, session: str, token: str | None = None) -> None:
+    def __init__(self, link: Link, base: str, owner: str, clean: str, token: str | None = None) -> None:
         self.owner = owner
         self.token = token or uuid.uuid4().hex
         script = _SCRIPT.format(
@@ -99,7 +94,7 @@ class Lease:
             token=self.token,
             lease=LEASE_S,
             owner=quoted(plain(owner)[:200]),
-            clean=CLEAN.format(keep=session),
+            clean=clean,
         )
         self._link = link
         self._script = script

@@ -80,7 +80,22 @@ class Native:
         program = KINDS[self.kind]
         part = _only_part(program, request)
         yield self._hello(execute)
-        samples = raw.push(files, request, part) if files is not None and program.takes_samples else None
+        if files is None or not program.takes_samples:
+            yield from self._run(execute, request, bundle_dir, part, files, None)
+            return
+        with raw.pushed(files, request, part) as samples:
+            yield from self._run(execute, request, bundle_dir, part, files, samples)
+
+    def _run(
+        self,
+        execute: Execute,
+        request: RunRequest,
+        bundle_dir: str,
+        part: PartRequest,
+        files: Files | None,
+        samples: raw.RawSamples | None,
+    ) -> Generator[Message, None, None]:
+        program = KINDS[self.kind]
         if request.timing is None and (request.outputs is None or samples is None):
             raise UnsupportedError(f"{program.name} gives no outputs, and the request asks for no timing.")
         binary = str(self.binary)

@@ -22,11 +22,12 @@ from time import monotonic, sleep
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from edge_sdk._files import storage_error
-from edge_sdk.devices import _facts, _store
+from edge_sdk.devices import _facts
 from edge_sdk.devices._lease import HOLDER, Lease
 from edge_sdk.devices._link import Done, Link, quoted
 from edge_sdk.devices._process import Child, Limits
 from edge_sdk.devices._protocol import BrokenStreamError, conversation
+from edge_sdk.devices._store import Store, Tree
 from edge_sdk.devices.base import Device
 from edge_sdk.errors import DeviceError, LinkLostError
 from edge_sdk.schema.messages import Message
@@ -64,6 +65,17 @@ if [ -n "$pid" ] && grep -q {session} /proc/$pid/cmdline 2>/dev/null; then
   kill -9 $pid 2>/dev/null
 fi
 rm -f $d/pid"""
+
+
+_SWEEP = """\
+for d in runs/*; do
+  [ -d "$d" ] && [ "$d" != runs/{session} ] || continue
+  pid=$(cat "$d/pid" 2>/dev/null)
+  [ -n "$pid" ] && grep -q "$d" /proc/$pid/cmdline 2>/dev/null && kill -9 $pid
+  rm -rf "$d"
+done
+find objects -name '*.part' -mmin +1440 -exec rm -f '{{}}' ';' 2>/dev/null"""
+"""Takes away what sessions left that could not do so themselves: runners, their files, pieces a day old."""
 
 
 class RemoteDevice(Device):
@@ -111,13 +123,14 @@ class RemoteDevice(Device):
         """Brings a file or folder to the device; see `Device.push`."""
         path = path.resolve()
         free = _facts.free_bytes(self.facts.get("space", ""))
-        place = _store.push(_store.Tree.of(path), self._run, self.uri, free, bool(self.facts.get("gzip")))
+        store = Store(self._run, self.uri, free, bool(self.facts.get("gzip")))
+        place = store.push(Tree.of(path))
         return f"{self._base}/{place}" + (f"/{path.name}" if path.is_file() else "")
 
     def run(self, runtime: str, request: RunRequest) -> Generator[Message, None, None]:
         """Runs a request by the runner on the device; see `Device.run`."""
         if self._native is not None:
-            return self._native.messages(self._execute, request, request.bundle)
+            return self._native.messages(self._execute, request, request.bundle, self)
         return self._run_packaged(runtime, request)
 
     def scratch(self, name: str) -> str:
@@ -157,7 +170,7 @@ class RemoteDevice(Device):
     @contextmanager
     def lock(self, owner: str) -> Iterator[None]:
         """Holds the device for one measurement at a time, whoever reaches it by this kind of link."""
-        lease = Lease(self._link, self._base, owner, self._session)
+        lease = Lease(self._link, self._base, owner, self._sweep)
         self._patiently("lock", lambda _: lease.take(self._lock_wait_s))
         self._lease = lease
         try:
@@ -191,6 +204,11 @@ class RemoteDevice(Device):
         return ""
 
     @property
+    def _sweep(self) -> str:
+        """Lines of a script that take away what dead sessions left; they run under the lock."""
+        return _SWEEP.format(session=self._session)
+
+    @property
     def _advice(self) -> str | None:
         """How to bring a missing runtime to the device."""
         return None
@@ -213,11 +231,12 @@ class RemoteDevice(Device):
         self._used = True
         self._patiently("run", lambda _: self._hold())
         whole = (
-            f"umask 022\ncd {quoted(self._base)} || exit 1\n"
+            f"(\numask 022\ncd {quoted(self._base)} || exit 1\n"
             f"mkdir -p runs/{self._session} && cd runs/{self._session} || exit 1\n"
             "cat > request.json || exit 1\n"
             f"sh -c {quoted(f'echo $$ > pid{chr(10)}{script}')} {self._session} < /dev/null\n"
-            f"code=$?\nrm -f pid\nprintf '%s\\n' \"{_END.decode()}$code\""
+            "code=$?\nrm -f pid\nexit $code\n)\n"
+            f"printf '%s\\n' \"{_END.decode()}$?\""
         )
         ended = False
         source = iter([request.model_dump_json().encode()])
@@ -321,6 +340,8 @@ class RemoteDevice(Device):
         deadline = None
         for attempt in count():
             try:
+                if attempt:
+                    self._link.open()
                 self._hold()
                 return action(attempt)
             except LinkLostError as error:
@@ -328,11 +349,13 @@ class RemoteDevice(Device):
                 # A link that was never there is no link that dropped.
                 patience = self._patience_s if self._base else 0.0
                 deadline = now + patience if deadline is None else deadline
-                if now >= deadline:
-                    if patience:
-                        raise LinkLostError(f"{error}; it did not come back within {patience:g} s") from error
+                if error.is_final or not patience:
                     raise
-                logger.warning("%s; trying again", error)
+                if now >= deadline:
+                    gone = LinkLostError(f"{error}; it did not come back within {patience:g} s")
+                    gone.is_final = True
+                    raise gone from error
+                logger.log(logging.INFO if attempt else logging.WARNING, "%s; trying again", error)
                 sleep(min(_PAUSES_S[min(attempt, len(_PAUSES_S) - 1)], max(0.0, deadline - now)))
         raise AssertionError("unreachable")
 
@@ -342,7 +365,7 @@ class RemoteDevice(Device):
         if lease is None or lease.is_held:
             return
         lease.give_back()
-        anew = Lease(self._link, self._base, lease.owner, self._session, lease.token)
+        anew = Lease(self._link, self._base, lease.owner, self._sweep, lease.token)
         anew.take(self._lock_wait_s)
         self._lease = anew
 
@@ -350,6 +373,6 @@ class RemoteDevice(Device):
 def _native(runner: str | None) -> Native | None:
     if runner is None:
         return None
-    from edge_sdk.devices._native import Native
+    from edge_sdk.devices._native import parse
 
-    return Native.parse(runner)
+    return parse(runner)

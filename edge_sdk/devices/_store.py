@@ -67,167 +67,191 @@ class Tree:
         return hashlib.sha256(lines.encode()).hexdigest()
 
 
-def push(tree: Tree, run: Run, uri: str, free: int | None, gzip: bool) -> str:
-    """Brings a tree to the device and returns its path below the base folder.
+@dataclass(frozen=True)
+class Store:
+    """The store of one device.
 
-    What lies there already is not sent, and is checked by its hash: one command says so for the
-    whole tree. A file that came in part goes on from where it stopped.
-
-    Args:
-        tree: What to bring.
+    Attributes:
         run: Runs a script in the base folder.
         uri: The device, for messages.
         free: Free bytes there, None where it does not tell.
         gzip: Whether the device has gzip, for slow links.
-
-    Raises:
-        DeviceError: No space is left there, or the file arrives changed.
-        LinkLostError: The link dropped and did not come back.
     """
-    place = f"trees/{tree.digest}"
-    if _is_whole(tree, run, place):
+
+    run: Run
+    uri: str
+    free: int | None
+    gzip: bool
+
+    def push(self, tree: Tree) -> str:
+        """Brings a tree to the device and returns its path below the base folder.
+
+        What lies there already is not sent, and is checked by its hash: one command says so for the
+        whole tree. A file that came in part goes on from where it stopped.
+
+        Raises:
+            DeviceError: No space is left there, or the file arrives changed.
+            LinkLostError: The link dropped and did not come back.
+        """
+        place = f"trees/{tree.digest}"
+        came = self._look(tree, place)
+        if came is None:
+            return place
+        missing = {digest: tree.files[name] for name, digest in tree.hashes.items() if came[digest] is not None}
+        size = sum(path.stat().st_size - (came[digest] or 0) for digest, path in missing.items())
+        if self.free is not None and size > self.free:
+            raise DeviceError(
+                f"device '{self.uri}': no space for the push: {size / 1e6:.1f} MB are to be sent and "
+                f"{self.free / 1e6:.1f} MB are free there. Free some."
+            )
+        for digest, path in missing.items():
+            # The folder is made by the command that brings the last file: a round trip less.
+            is_last = digest == next(reversed(missing))
+            self._send(_File(digest, path), came[digest] or 0, _assembly(tree, place) if is_last else "")
+        if not missing:
+            done = self.run(_assembly(tree, place), "push")
+            if done.code:
+                raise DeviceError(f"device '{self.uri}': the folder cannot be made at step 'push': {done.reason}.")
         return place
-    came = _what_came(tree, run)
-    missing = {digest: tree.files[name] for name, digest in tree.hashes.items() if came[digest] is not None}
-    size = sum(path.stat().st_size - (came[digest] or 0) for digest, path in missing.items())
-    if free is not None and size > free:
+
+    def _look(self, tree: Tree, place: str) -> dict[str, int | None] | None:
+        """None where the tree is there, every file with its hash.
+
+        Else, for each object, None where it is there and right, or how many bytes have come of it.
+        """
+        script = _LOOK.format(
+            place=place, names=quoted(*tree.hashes), digests=" ".join(sorted(set(tree.hashes.values())))
+        )
+        lines = self.run(script, "push").text.splitlines()
+        if lines[:1] == ["tree"]:
+            # GNU's sha256sum puts a backslash before a line whose name it had to escape.
+            found = [line.removeprefix("\\").partition(" ")[0] for line in lines[1:]]
+            if found == list(tree.hashes.values()):
+                return None
+            lines = self.run(f"rm -rf {place}\n{script}", "push").text.splitlines()
+        came: dict[str, int | None] = dict.fromkeys(tree.hashes.values(), 0)
+        for line in lines[1:]:
+            digest, _, state = line.partition(" ")
+            if digest in came:
+                came[digest] = None if state == "whole" else _count(state)
+        return came
+
+    def _send(self, file: _File, came: int, afterwards: str) -> None:
+        """Sends what is missing of a file; what arrives changed is sent again from its beginning."""
+        if came > file.size:
+            self.run(f"rm -f {file.part}", "push")
+            came = 0
+        packed = False
+        for _ in range(_TRIES):
+            if came + _SLOW_FROM_BYTES < file.size:
+                begin = perf_counter()
+                self._append(file, came, came + _PROBE_BYTES, f"cat >> {file.part} || exit {_UNWRITTEN}")
+                slow = _PROBE_BYTES / (perf_counter() - begin) < _SLOW_BYTES_S
+                came += _PROBE_BYTES
+                packed = slow and self.gzip and file.packs(came)
+            taker = "gzip -dc" if packed else "cat"
+            script = _TAKE.format(taker=taker, part=file.part, digest=file.digest, afterwards=afterwards)
+            if self._append(file, came, file.size, script, packed):
+                return
+            logger.warning("%s: %s arrived changed; it is sent again", self.uri, file.path.name)
+            came = 0
         raise DeviceError(
-            f"device '{uri}': no space for the push: {size / 1e6:.1f} MB are to be sent and {free / 1e6:.1f} MB are "
-            "free there. Free some."
+            f"device '{self.uri}': {file.path.name} arrived changed {_TRIES} times at step 'push'; its storage may be "
+            "bad."
         )
-    for digest, path in missing.items():
-        _send(digest, path, came[digest] or 0, run, uri, gzip)
-    _assemble(tree, run, place, uri)
-    return place
+
+    def _append(self, file: _File, start: int, end: int, script: str, packed: bool = False) -> bool:
+        """Runs a script that takes bytes ``start`` to ``end`` of a file; after a dropped link, from where it stopped.
+
+        Returns:
+            False where the file arrived changed.
+        """
+
+        def source(attempt: int) -> Iterator[bytes]:
+            begin = start
+            if attempt:
+                came = self.run(f"wc -c < {file.part} 2>/dev/null || echo 0", "push").text
+                begin = max(start, min(end, _count(came.strip())))
+            return file.read(begin, end, packed)
+
+        done = self.run(script, "push", source=source)
+        if done.code not in (0, _CHANGED):
+            self.run(f"rm -f {file.part}", "push")
+            full = any(words in done.reason for words in _NO_SPACE)
+            words = "no space is left there. Free some" if full else done.reason
+            raise DeviceError(f"device '{self.uri}': {file.path.name} cannot be written at step 'push': {words}.")
+        return done.code == 0
 
 
-def _is_whole(tree: Tree, run: Run, place: str) -> bool:
-    """Whether the tree is there, every file with its hash."""
-    names = quoted(*tree.hashes)
-    done = run(f"cd {place} 2>/dev/null && sha256sum -- {names} 2>/dev/null", "push")
-    # GNU's sha256sum puts a backslash before a line whose name it had to escape.
-    found = {line.removeprefix("\\").partition(" ")[0] for line in done.text.splitlines()}
-    return done.code == 0 and found == set(tree.hashes.values())
+_LOOK = """\
+if [ -d {place} ]; then echo tree; cd {place} && sha256sum -- {names} 2>/dev/null; exit; fi
+echo objects
+for h in {digests}; do
+  s=; [ ! -f objects/$h ] || s=$(sha256sum < objects/$h)
+  if [ "${{s%% *}}" = $h ]; then echo $h whole; continue; fi
+  rm -f objects/$h
+  if [ -f objects/$h.part ]; then echo $h $(wc -c < objects/$h.part); else echo $h 0; fi
+done"""
+
+_TAKE = """\
+if [ ! -f objects/{digest} ]; then
+  {taker} >> {part} || exit 9
+  s=$(sha256sum < {part})
+  if [ "${{s%% *}}" = {digest} ]; then mv -f {part} objects/{digest}; else rm -f {part}; exit 10; fi
+fi
+{afterwards}"""
 
 
-def _what_came(tree: Tree, run: Run) -> dict[str, int | None]:
-    """For each object None where it is there and right, else how many bytes have come of it."""
-    digests = " ".join(sorted(set(tree.hashes.values())))
-    done = run(
-        f"for h in {digests}; do\n"
-        "  s=; [ ! -f objects/$h ] || s=$(sha256sum < objects/$h)\n"
-        '  if [ "${s%% *}" = $h ]; then echo $h whole\n'
-        "  elif [ -f objects/$h.part ]; then echo $h $(wc -c < objects/$h.part)\n"
-        "  else echo $h 0; fi\ndone",
-        "push",
-    )
-    came: dict[str, int | None] = dict.fromkeys(tree.hashes.values(), 0)
-    for line in done.text.splitlines():
-        digest, _, state = line.strip().partition(" ")
-        if digest in came:
-            came[digest] = None if state == "whole" else int(state) if re.fullmatch(r"\d{1,15}", state) else 0
-    return came
+@dataclass(frozen=True)
+class _File:
+    """A file on its way to the store."""
+
+    digest: str
+    path: Path
+
+    @property
+    def part(self) -> str:
+        """Where it gathers."""
+        return f"objects/{self.digest}.part"
+
+    @property
+    def size(self) -> int:
+        """Its bytes."""
+        return self.path.stat().st_size
+
+    def packs(self, offset: int) -> bool:
+        """Whether a piece of it becomes enough smaller."""
+        with open(self.path, "rb") as file:
+            file.seek(offset)
+            sample = file.read(_PROBE_BYTES)
+        return len(zlib.compress(sample, 1)) < _WORTH * len(sample)
+
+    def read(self, start: int, end: int, packed: bool) -> Iterator[bytes]:
+        """Bytes ``start`` to ``end``, as a gzip stream where wanted."""
+        packer = zlib.compressobj(1, wbits=31) if packed else None
+        with open(self.path, "rb") as file:
+            file.seek(start)
+            left = end - start
+            while left > 0 and (chunk := file.read(min(_CHUNK, left))):
+                left -= len(chunk)
+                piece = packer.compress(chunk) if packer else chunk
+                if piece:
+                    yield piece
+        if packer:
+            yield packer.flush()
 
 
-def _send(digest: str, path: Path, came: int, run: Run, uri: str, gzip: bool) -> None:
-    """Sends what is missing of one file; what arrives changed is sent again from its beginning."""
-    size = path.stat().st_size
-    if came > size:
-        run(f"rm -f objects/{digest}.part", "push")
-        came = 0
-    packed = False
-    for _ in range(_TRIES):
-        if came + _SLOW_FROM_BYTES < size:
-            begin = perf_counter()
-            _append(digest, path, came, came + _PROBE_BYTES, run, uri)
-            slow = _PROBE_BYTES / (perf_counter() - begin) < _SLOW_BYTES_S
-            came += _PROBE_BYTES
-            packed = slow and gzip and _packs(path, came)
-        if _append(digest, path, came, size, run, uri, packed=packed, last=True):
-            return
-        logger.warning("%s: %s arrived changed; it is sent again", uri, path.name)
-        came = 0
-    raise DeviceError(
-        f"device '{uri}': {path.name} arrived changed {_TRIES} times at step 'push'; its storage may be bad."
-    )
-
-
-def _append(
-    digest: str,
-    path: Path,
-    start: int,
-    end: int,
-    run: Run,
-    uri: str,
-    *,
-    packed: bool = False,
-    last: bool = False,
-) -> bool:
-    """Appends bytes ``start`` to ``end`` of a file; after a link that dropped, from where it stopped.
-
-    With ``last``, the whole is checked there and takes its place.
-
-    Returns:
-        Whether it is whole; only with ``last`` can it be.
-    """
-    part = f"objects/{digest}.part"
-
-    def source(attempt: int) -> Iterator[bytes]:
-        begin = start if attempt == 0 else max(start, min(end, _came(part, run)))
-        return _bytes(path, begin, end, packed)
-
-    script = f"{'gzip -dc' if packed else 'cat'} >> {part} || exit {_UNWRITTEN}\n"
-    if last:
-        script += (
-            f's=$(sha256sum < {part}); if [ "${{s%% *}}" = {digest} ]; then mv -f {part} objects/{digest}; '
-            f"else rm -f {part}; exit {_CHANGED}; fi"
-        )
-    done = run(script, "push", source=source)
-    if done.code not in (0, _CHANGED):
-        run(f"rm -f {part}", "push")
-        full = any(words in done.reason for words in _NO_SPACE)
-        words = "no space is left there. Free some" if full else done.reason
-        raise DeviceError(f"device '{uri}': {path.name} cannot be written at step 'push': {words}.")
-    return last and done.code == 0
-
-
-def _came(part: str, run: Run) -> int:
-    text = run(f"wc -c < {part} 2>/dev/null || echo 0", "push").text.strip()
-    return int(text) if re.fullmatch(r"\d{1,15}", text) else 0
-
-
-def _bytes(path: Path, start: int, end: int, packed: bool) -> Iterator[bytes]:
-    """Bytes ``start`` to ``end`` of a file, as a gzip stream where wanted."""
-    packer = zlib.compressobj(1, wbits=31) if packed else None
-    with open(path, "rb") as file:
-        file.seek(start)
-        left = end - start
-        while left > 0 and (chunk := file.read(min(_CHUNK, left))):
-            left -= len(chunk)
-            piece = packer.compress(chunk) if packer else chunk
-            if piece:
-                yield piece
-    if packer:
-        yield packer.flush()
-
-
-def _packs(path: Path, offset: int) -> bool:
-    """Whether a piece of the file becomes enough smaller."""
-    with open(path, "rb") as file:
-        file.seek(offset)
-        sample = file.read(_PROBE_BYTES)
-    return len(zlib.compress(sample, 1)) < _WORTH * len(sample)
-
-
-def _assemble(tree: Tree, run: Run, place: str, uri: str) -> None:
-    """Makes the folder of a tree beside its place and renames it there."""
+def _assembly(tree: Tree, place: str) -> str:
+    """A script that makes the folder of a tree from its objects, beside its place, and renames it there."""
     scratch = f"{place}.new"
-    folders = sorted({parent for name in tree.files for parent in [f"{scratch}/{name}".rpartition("/")[0]]})
+    folders = sorted({f"{scratch}/{name}".rpartition("/")[0] for name in tree.files})
     lines = [f"rm -rf {scratch} {place}", f"mkdir -p {quoted(*folders)} || exit 1"]
     for name, digest in tree.hashes.items():
         target = quoted(f"{scratch}/{name}")
+        # Android does not allow links everywhere.
         lines.append(f"ln objects/{digest} {target} 2>/dev/null || cp objects/{digest} {target} || exit 1")
-    done = run("\n".join([*lines, f"mv {scratch} {place}"]), "push")
-    if done.code:
-        run(f"rm -rf {scratch}", "push")
-        raise DeviceError(f"device '{uri}': the pushed folder cannot be made at step 'push': {done.reason}.")
+    return "\n".join([*lines, f"mv {scratch} {place}"])
+
+
+def _count(text: str) -> int:
+    return int(text) if re.fullmatch(r"\d{1,15}", text) else 0

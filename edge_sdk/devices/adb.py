@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from time import monotonic, sleep
+from typing import Any, ClassVar
 
 from edge_sdk.devices import _instrument
 from edge_sdk.devices._link import Link, quoted
@@ -20,6 +20,8 @@ from edge_sdk.schema.request import RunRequest
 
 _SERIAL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:\[\]%-]{0,99}")
 _CALL_S = 30.0
+_SETTLE_S, _LOOK_S = 3.0, 0.05
+_QUIET: dict[str, Any] = {"stdin": subprocess.DEVNULL, "capture_output": True, "timeout": _CALL_S}
 _STATES = {
     "unauthorized": "it has not allowed this computer: unlock it and accept 'Allow USB debugging'",
     "offline": "it is offline: unplug it and plug it in again, or run: adb reconnect offline",
@@ -89,8 +91,9 @@ class AdbLink(Link):
 
     def open(self) -> None:
         """Connects again to a device that is reached by network; a USB device comes back by itself."""
-        if self._is_network:
-            _adb(self._client, self.uri, "connect", self._serial)
+        one = self._state() if self._is_network else None
+        if self._is_network and (one is None or one.problem):
+            self._connect()
 
     def _only(self) -> str:
         found = attached()
@@ -110,18 +113,30 @@ class AdbLink(Link):
 
     def _find(self) -> None:
         """Checks that the device is attached and ready; connects to one that is reached by network."""
-        states = {one.serial: one for one in attached()}
-        said = ""
-        if self._is_network and (self._serial not in states or states[self._serial].state == "offline"):
-            said = _adb(self._client, self.uri, "connect", self._serial)
-            states = {one.serial: one for one in attached()}
-        one = states.get(self._serial)
+        one, said = self._state(), ""
+        if self._is_network and (one is None or one.state in ("offline", "connecting")):
+            said = self._connect()
+            deadline = monotonic() + _SETTLE_S
+            # For a moment every device is one that has not allowed this computer yet.
+            while (one := self._state()) is not None and one.problem and monotonic() < deadline:
+                sleep(_LOOK_S)
         if one is None:
-            known = ", ".join(sorted(states)) or "none"
+            known = ", ".join(sorted(other.serial for other in attached())) or "none"
             why = f"adb connect says: {' '.join(plain(said).split())[:200]}" if said else f"attached: {known}"
             raise DeviceError(f"device '{self.uri}' is not attached ({why}). See 'edge-sdk devices'.")
         if one.problem:
             raise DeviceError(f"device '{self.uri}': {one.problem}.")
+
+    def _state(self) -> Attached | None:
+        return next((one for one in attached() if one.serial == self._serial), None)
+
+    def _connect(self) -> str:
+        """What ``adb connect`` says; its exit code tells nothing, as adb 29 ends with 0 when it fails.
+
+        A connection that adb still keeps for an offline device is closed first.
+        """
+        _adb(self._client, self.uri, "disconnect", self._serial)
+        return _adb(self._client, self.uri, "connect", self._serial)
 
 
 class AdbDevice(RemoteDevice):
@@ -169,6 +184,14 @@ printf '\\n@@ external\\n%s\\n' "${EXTERNAL_STORAGE:-/sdcard}"
     def _clean_up(self) -> str:
         stop = f"am force-stop {_instrument.PACKAGE} 2>/dev/null"
         return f"{stop}\nrm -rf {quoted(self._outputs)}" if self._native is None else ""
+
+    @property
+    def _sweep(self) -> str:
+        folder = quoted(self._outputs.rpartition("/")[0])
+        return (
+            f"{super()._sweep}\nfor d in {folder}/*; do\n"
+            f'  [ "${{d##*/}}" = {self._session} ] || [ ! -d "$d" ] || rm -rf "$d"\ndone'
+        )
 
     @property
     def _outputs(self) -> str:
@@ -225,13 +248,10 @@ def attached() -> list[Attached]:
 def _adb(client: str, uri: str, *words: str) -> str:
     """What adb prints for a command to its server, with what it prints on standard error."""
     try:
-        done = subprocess.run(
-            [client, *words], stdin=subprocess.DEVNULL, capture_output=True, timeout=_CALL_S, env=os.environ
-        )
+        done = subprocess.run([client, *words], **_QUIET)
     except subprocess.TimeoutExpired:
         raise LinkLostError(f"device '{uri}': 'adb {words[0]}' did not answer within {_CALL_S:g} s") from None
     text = (done.stdout + done.stderr).decode(errors="replace")
-    # adb connect ends with 0 when it fails; its words tell.
-    if done.returncode:
+    if done.returncode and words[0] not in ("connect", "disconnect"):
         raise DeviceError(f"device '{uri}': 'adb {' '.join(words)}' failed: {' '.join(plain(text).split())[:300]}")
     return text

@@ -100,19 +100,19 @@ def run_once(bundle: Bundle, device: Device, request: RunRequest, say: Callable[
         DeviceError: The runner failed or answered wrongly; it carries the samples that had come.
         MissingDependencyError: The runtime is not installed on the device.
     """
-    attempt = 1
+    attempt, kept = 1, None
     while True:
         came: list[Message] = []
         try:
             return _answer(bundle, device, request, say, came)
         except LinkLostError as error:
-            error.samples = _incomplete(came)
-            if attempt == _TRIES:
+            error.samples = kept = _incomplete(came) or kept
+            if attempt == _TRIES or error.is_final:
                 raise
             attempt += 1
             say(f"the link to {device.uri} dropped; running again")
         except DeviceError as error:
-            error.samples = _incomplete(came)
+            error.samples = _incomplete(came) or kept
             raise
 
 

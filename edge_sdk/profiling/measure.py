@@ -98,7 +98,7 @@ def measure(
         run = run_once(bundle, device, request, say)
         about = device.describe()
         if run.result.outputs is None:
-            reason = "the runner gives no outputs, so that nothing could be checked against the reference"
+            reason = run.result.facts.get("no_outputs", "the runner gives no outputs")
             return Measurement(run, about, Unavailable(unavailable=reason))
         say("checking the outputs")
         device.pull(wanted["outputs"], Path(folder) / "outputs.npz")

@@ -256,7 +256,9 @@ def _meet(stream: Stream, fault: tuple[str, dict] | None) -> int | None:
     if kind == "exit":
         raise _RefusedError(options["words"] or "I/O error")
     if kind == "garbage":
-        stream.write(os.urandom(options["bytes"]))
+        data = os.urandom(options["bytes"])
+        # A length that is no lie: adb would else reserve gigabytes for it.
+        stream.write(os.urandom(4), struct.pack("<I", len(data)), data)
     elif kind == "endless":
         block: Pieces = _REQUEST.pack(b"DATA", MOST_DATA) + b"x" * MOST_DATA
         while True:

@@ -131,7 +131,7 @@ def test_folders_go_and_come(adb, phone, tmp_path):
 
 def test_a_file_that_is_not_there_is_said(adb, tmp_path):
     done = adb("pull", "/sdcard/none", tmp_path / "x", text=True)
-    assert done.returncode and "'/sdcard/none' does not exist" in done.stdout + done.stderr
+    assert done.returncode and "'/sdcard/none': No such file or directory" in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("path", ["/etc/x", "../../x", "/data/../../../x", "//x", "x"])

@@ -163,7 +163,7 @@ def test_adb_through_a_link_that_is_cut(server, tmp_path):
         with subprocess.Popen(command, env=os.environ | server.env) as running:
             wait_for(phone.processes)
             proxy.cut()
-            assert running.wait(10) != 0
+            running.wait(10)  # with 0, as if all were well: adb's exit code tells nothing of the link
         # adbd hangs up on the shell alone: what the shell had started goes on.
         wait_for(lambda: [process.command for process in phone.processes()] == ["sleep 100"])
         server.run("disconnect", serial)

@@ -53,7 +53,8 @@ def parse(text: str) -> Figures:
     counts = re.findall(rf"^{_HEAD}count=(\d{{1,9}}) (?:first|curr)=\d{{1,15}}.{{0,300}}$", text, re.MULTILINE)
     if timings is None or len(counts) != 2:
         raise BrokenStreamError(
-            "it did not print one line 'Inference timings in us: ...' and two lines 'count=...', as benchmark_model does."
+            "it did not print one line 'Inference timings in us: ...' and two lines 'count=...', as benchmark_model "
+            "does."
         )
     warmup, runs = (int(count) for count in counts)
     if runs < 1 or warmup < 1:

@@ -101,7 +101,7 @@ def parse(text: str, results: str, runs: int) -> Figures:
         BrokenStreamError: Either is not what it should be.
     """
     spans = _spans(results, runs)
-    told = one(rf"Total inference requests: (\d{{1,9}})\s*", text, "the number of inferences")
+    told = one(r"Total inference requests: (\d{1,9})\s*", text, "the number of inferences")
     if told and int(told[1]) != runs:
         raise BrokenStreamError(f"it says that it ran {told[1]} inferences where {runs} were asked for.")
     load = one(rf"Session creation time cost: {NUMBER} s\s*", text, "the time of loading")

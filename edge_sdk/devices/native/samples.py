@@ -5,9 +5,10 @@ from __future__ import annotations
 import posixpath
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from edge_sdk.devices._protocol import BrokenStreamError
 from edge_sdk.devices.native.program import Execute
@@ -44,8 +45,11 @@ class RawSamples:
     outputs: Mapping[str, np.ndarray]
 
 
-def push(files: Files, request: RunRequest, part: PartRequest) -> RawSamples:
+@contextmanager
+def pushed(files: Files, request: RunRequest, part: PartRequest) -> Iterator[RawSamples]:
     """Reads the samples of a request on the device and brings them back there as raw bytes.
+
+    A device that copies nothing finds them here, for as long as the block lasts.
 
     Raises:
         BrokenStreamError: They are not what the protocol says.
@@ -64,7 +68,7 @@ def push(files: Files, request: RunRequest, part: PartRequest) -> RawSamples:
             for origin, samples in names.items()
         }
         outputs = {name: _array(reference, f"{part.name}/outputs/{name}")[0, ...] for name in part.outputs}
-        return RawSamples(paths, outputs)
+        yield RawSamples(paths, outputs)
 
 
 def collect(
@@ -82,7 +86,7 @@ def collect(
         execute: Runs a command line there.
         request: The request, with ``outputs``.
         part: The only part.
-        samples: What `push` gave.
+        samples: What `pushed` gave.
         run: Runs the program with the files of a sample and what the names of its output files begin with.
 
     Yields:
@@ -113,7 +117,8 @@ def collect(
                     columns.setdefault(f"{origin}/{part.name}/outputs/{name}", []).append(array)
                 done += 1
                 yield done, total
-        np.savez(local / "outputs.npz", **{key: np.stack(column) for key, column in columns.items()})
+        stacked: dict[str, Any] = {key: np.stack(column) for key, column in columns.items()}
+        np.savez(local / "outputs.npz", **stacked)
         execute(["cp", files.push(local / "outputs.npz"), request.outputs])
 
 
