@@ -40,10 +40,11 @@ EXTRAS = {
     ],
     "demo": sorted(set(DEMO)),
     "train": [TORCH, "kornia>=0.8", "lightning>=2.5", "pillow>=11", "torchmetrics>=1.7"],
-    "report": ["jinja2>=3.1"],
+    "report": ["jinja2>=3.1", "matplotlib>=3.9"],
     "dev": [
         "build>=1.2",
         "hypothesis>=6.100",
+        "matplotlib>=3.9",
         "pyright>=1.1.400",
         "pytest>=8.3",
         "ruff>=0.9",

@@ -113,7 +113,8 @@ def _unchanged(context: Context, kind: str, device) -> Row:
     }
     times = in_turns(sides, rounds, lambda _: None)
     push_s, trip_s = median_s(times["push"])[0], median_s(times["trip"])[0]
-    how = f"4 files, medians of {rounds} rounds in turns; {push_s * 1e3:.1f} ms in all, a round trip is {trip_s * 1e3:.1f} ms"
+    spent = f"{push_s * 1e3:.1f} ms in all, a round trip is {trip_s * 1e3:.1f} ms"
+    how = f"4 files, medians of {rounds} rounds in turns; {spent}"
     return Row(
         f"{kind}: an unchanged bundle, for each file / a round trip",
         push_s / 4 / trip_s,

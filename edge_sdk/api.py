@@ -119,6 +119,7 @@ def profile(
     from edge_sdk.profiling.measure import measure
     from edge_sdk.profiling.report import build_report
 
+    _check_plots(sustain_s, out)
     opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
     profile_target = _target_of(opened, target)
     with _keeping(out), open_device(device, runner) as place:
@@ -193,6 +194,7 @@ def deploy(
     from edge_sdk.profiling.measure import measure
     from edge_sdk.profiling.report import build_report
 
+    _check_plots(sustain_s, out)
     job, plans, refused = _plan(
         model, target, quantize, runtime, settings, calibration, max_drop, rewrites, use_cache, progress
     )
@@ -354,6 +356,14 @@ def _predictions(
 def _warned(report: Report, warning: str) -> Report:
     conditions = report.conditions.model_copy(update={"warnings": [*report.conditions.warnings, warning]})
     return report.model_copy(update={"conditions": conditions})
+
+
+def _check_plots(sustain_s: float | None, out: Path | str | None) -> None:
+    """Finds out before the long run whether its picture can be drawn."""
+    if sustain_s is not None and out is not None:
+        from edge_sdk.reporting.plots import check_plots
+
+        check_plots()
 
 
 @contextmanager

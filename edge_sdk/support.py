@@ -94,8 +94,14 @@ def support(target: Target, machine: Machine | None = None) -> Support:
     return Support(target.name, tuple(_runtime_support(rule, misfit) for rule in target.runtimes))
 
 
-def fitting(machine: Machine, transport: Transport) -> list[str]:
-    """The targets that a device behind a transport may be, by name; those that name its very model come first."""
+def fitting(machine: Machine, transport: Transport, has_gpu: bool) -> list[str]:
+    """The targets that a device may be, by name; those that name its very model come first.
+
+    Args:
+        machine: What the device is.
+        transport: How it is reached.
+        has_gpu: Whether it shows an NVIDIA GPU, which the general targets with a GPU need.
+    """
     from edge_sdk.errors import TargetError
     from edge_sdk.schema import load_target, target_names
 
@@ -105,7 +111,8 @@ def fitting(machine: Machine, transport: Transport) -> list[str]:
             target = load_target(name)
         except TargetError:  # 'edge-sdk targets' says what is broken about it
             continue
-        if _misfit(target, machine, transport) is None:
+        needs_gpu = not target.device_models and any(unit.kind == "gpu" for unit in target.units)
+        if _misfit(target, machine, transport) is None and (has_gpu or not needs_gpu):
             (named if target.device_models else general).append(name)
     return named + general
 

@@ -33,9 +33,10 @@ def load(path):
 
 
 def save(path, arrays):
-    """Writes arrays to a ``.npz``, whole or not at all."""
+    """Writes arrays to a ``.npz``, whole or not at all; its folder is made where it is missing."""
     import numpy
 
+    os.makedirs(os.path.dirname(path), exist_ok=True)
     scratch = path + ".part"
     try:
         with open(scratch, "wb") as file:

@@ -51,9 +51,15 @@ class Channel:
         self.send("progress", stage=stage, done=done, total=total)
 
     def beat(self, done, total=None):
-        """Says how far the present stage is, at most once a second, so that the host knows of life."""
-        if monotonic() - self._last_beat >= BEAT_S:
+        """Says how far the present stage is, at most once a second, so that the host knows of life.
+
+        Returns:
+            Whether it was said now.
+        """
+        due = monotonic() - self._last_beat >= BEAT_S
+        if due:
             self.progress(self.stage, done, total)
+        return due
 
     def error(self, kind, text):
         """Sends the one message that ends a run that failed."""

@@ -63,3 +63,13 @@ def of_load(shares, load_average, throttled):
     for share, who in ((others, "other programs"), (hypervisor, "the hypervisor")):
         if share > NOISY_SHARE:
             yield "%s took %.0f %% of the processors' time during the run" % (who, share * 100)
+
+
+def of_clock(limited):
+    """A doubt where a power mode, the user or heat holds the clock below what the processor can do.
+
+    Args:
+        limited: Of `_system.limited_clocks`.
+    """
+    if limited:
+        yield "the highest clock that is allowed is lower than the processor's: %s" % ", ".join(limited)

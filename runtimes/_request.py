@@ -30,6 +30,9 @@ _FIELDS = {
     "affinity": (list, _NONE),
     "options": dict,
     "timing": (dict, _NONE),
+    "gate": (dict, _NONE),
+    "power": (dict, _NONE),
+    "sustain": (dict, _NONE),
 }
 _PART = {"name": str, "program": str, "entry": str, "inputs": list, "outputs": list}
 _TIMING = {
@@ -41,6 +44,14 @@ _TIMING = {
     "max_time_s": _NUMBER,
     "ci_within": _NUMBER,
 }
+_GROUPS = {
+    "timing": _TIMING,
+    "gate": {"below_c": _NUMBER, "wait_s": _NUMBER},
+    "power": {"sensors": list, "rate_hz": _NUMBER, "idle_s": _NUMBER},
+    "sustain": {"time_s": _NUMBER, "window_s": _NUMBER},
+}
+SENSORS = ("rapl", "nvml", "ina3221", "jtop", "battery", "power_supply")
+MAX_RATE_HZ = 1000
 
 
 def read(argv):
@@ -58,8 +69,9 @@ def read(argv):
     _check("request", request, _FIELDS)
     for part in request["parts"]:
         _check("parts", part, _PART)
-    if request["timing"] is not None:
-        _check("timing", request["timing"], _TIMING)
+    for name, fields in _GROUPS.items():
+        if request[name] is not None:
+            _check(name, request[name], fields)
     _check_values(request)
     for path in [request["reference"]] + [part["program"] for part in request["parts"]]:
         if not os.path.isfile(inside(request["bundle"], path)):
@@ -88,7 +100,7 @@ def _parse(path):
             text = file.read(MAX_BYTES + 1)
         if len(text) > MAX_BYTES:
             raise Refused("the request is longer than %d bytes" % MAX_BYTES)
-        return json.loads(text.decode("utf-8"), parse_constant=_no_constant)
+        return json.loads(text.decode("utf-8"), parse_constant=_no_constant, parse_float=_number)
     except OSError as error:
         raise Refused("the request cannot be read: %s" % error) from error
     except (ValueError, RecursionError) as error:
@@ -97,6 +109,13 @@ def _parse(path):
 
 def _no_constant(name):
     raise ValueError("%s is no JSON number" % name)
+
+
+def _number(text):
+    value = float(text)
+    if value in (float("inf"), float("-inf")):
+        raise ValueError("%.40s is too large a number" % text)
+    return value
 
 
 def _check(where, value, fields):
@@ -130,3 +149,25 @@ def _check_values(request):
     timing = request["timing"]
     if timing is not None and not (min(timing.values()) >= 0 and timing["min_runs"] >= 1):
         raise Refused("timing: expected no negative figures and min_runs of at least 1")
+    _check_measuring(request["gate"], request["power"], request["sustain"])
+
+
+def _check_measuring(gate, power, sustain):
+    if gate is not None and gate["wait_s"] < 0:
+        raise Refused("gate.wait_s is %.40r; expected no negative figure" % gate["wait_s"])
+    if power is not None:
+        unknown = [sensor for sensor in power["sensors"] if sensor not in SENSORS]
+        if unknown or not power["sensors"]:
+            raise Refused(
+                "power.sensors: expected at least one of %s; found %.200r" % (", ".join(SENSORS), power["sensors"])
+            )
+        if not (0 < power["rate_hz"] <= MAX_RATE_HZ and power["idle_s"] >= 0):
+            raise Refused(
+                "power: expected a rate_hz above 0 and up to %d, and no negative idle_s; found %.40r and %.40r"
+                % (MAX_RATE_HZ, power["rate_hz"], power["idle_s"])
+            )
+    if sustain is not None and not (sustain["time_s"] > 0 and sustain["window_s"] > 0):
+        raise Refused(
+            "sustain: expected time_s and window_s above 0; found %.40r and %.40r"
+            % (sustain["time_s"], sustain["window_s"])
+        )

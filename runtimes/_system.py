@@ -1,6 +1,7 @@
-"""What the operating system tells of the conditions: memory, clock, heat, power and other load.
+"""What the operating system tells of the conditions: memory, clock, charging and other load.
 
-Every reader returns None where the system does not tell; nothing is guessed.
+Every reader returns None where the system does not tell; nothing is guessed. ``root`` goes before
+paths of ``/sys``.
 """
 
 from __future__ import annotations
@@ -11,8 +12,7 @@ import re
 import sys
 from time import perf_counter
 
-CPUFREQ = "/sys/devices/system/cpu/cpu0/cpufreq"
-PROCESSOR_ZONE = re.compile("cpu|soc|pkg|core|tctl|big|little|mid|cluster", re.IGNORECASE)
+LIMITED = 0.99
 
 
 def read(path):
@@ -102,47 +102,72 @@ def _largest_ever():
     return largest // 1024 if sys.platform == "darwin" else largest
 
 
-def governor():
-    """The frequency governor of the first processor."""
-    return read(CPUFREQ + "/scaling_governor")
+def cpu_policies(root=""):
+    """Clock domains that hold a processor this process may use, each as a dict.
+
+    ``name``, ``governor``, and in MHz ``now``, ``limit`` (the highest clock that is allowed at
+    present) and ``most`` (the highest that the processor can do); None where it does not tell.
+    """
+    try:
+        usable = os.sched_getaffinity(0)
+    except AttributeError:
+        usable = None
+    found = []
+    for folder in sorted(glob.glob(root + "/sys/devices/system/cpu/cpufreq/policy*"), key=_number):
+        processors = {int(word) for word in (read(folder + "/related_cpus") or "").split() if word.isdigit()}
+        if usable is None or not processors or processors & usable:
+            files = {"now": "scaling_cur_freq", "limit": "scaling_max_freq", "most": "cpuinfo_max_freq"}
+            khz = {key: read_int(folder + "/" + file) for key, file in files.items()}
+            policy = {key: None if value is None else value / 1000 for key, value in khz.items()}
+            found.append(dict(policy, name=os.path.basename(folder), governor=read(folder + "/scaling_governor")))
+    return found
 
 
-def cpu_mhz():
-    """The first processor's clock now."""
-    khz = read_int(CPUFREQ + "/scaling_cur_freq")
-    if khz is not None:
-        return khz / 1000
-    found = re.search(r"^cpu MHz\s*:\s*([\d.]+)", read("/proc/cpuinfo") or "", re.MULTILINE)
-    return float(found.group(1)) if found else None
+def _number(path):
+    digits = re.search(r"\d+$", path)
+    return int(digits.group(0)) if digits else -1
 
 
-def temperature_c():
-    """The hottest processor sensor; of all sensors where none names the processor."""
-    named, others = [], []
-    for zone in glob.glob("/sys/class/thermal/thermal_zone*"):
-        value = read_int(zone + "/temp")
-        if value is None or not 1000 <= value <= 150_000:
-            continue
-        (named if PROCESSOR_ZONE.search(read(zone + "/type") or "") else others).append(value / 1000)
-    return max(named or others, default=None)
+def governor(root=""):
+    """The frequency governor of the processors in use; of each clock domain where they differ."""
+    told = [(policy["name"], policy["governor"]) for policy in cpu_policies(root) if policy["governor"]]
+    if len({governor for _, governor in told}) > 1:
+        return ", ".join("%s %s" % pair for pair in told)
+    return told[0][1] if told else None
 
 
-def charging():
-    """Whether a battery is being charged. None where there is no battery."""
-    states = [
-        read(supply + "/status")
-        for supply in glob.glob("/sys/class/power_supply/*")
-        if read(supply + "/type") == "Battery"
+def cpu_mhz(root=""):
+    """The clock now of the fastest of the processors in use."""
+    told = [policy["now"] for policy in cpu_policies(root) if policy["now"] is not None]
+    if not told:
+        found = re.findall(r"^cpu MHz\s*:\s*([\d.]+)", read(root + "/proc/cpuinfo") or "", re.MULTILINE)
+        told = [float(clock) for clock in found]
+    return max(told, default=None)
+
+
+def limited_clocks(root=""):
+    """The clock domains in use that may not run at their highest clock, in words."""
+    return [
+        "%s %.0f of %.0f MHz" % (policy["name"], policy["limit"], policy["most"])
+        for policy in cpu_policies(root)
+        if policy["limit"] and policy["most"] and policy["limit"] < LIMITED * policy["most"]
     ]
+
+
+def batteries(root=""):
+    """Folders of the batteries that feed this device; those of a mouse or a headset are left out."""
+    return [
+        supply
+        for supply in sorted(glob.glob(root + "/sys/class/power_supply/*"))
+        if read(supply + "/type") == "Battery" and read(supply + "/scope") != "Device"
+    ]
+
+
+def charging(root=""):
+    """Whether a battery is being charged. None where there is no battery."""
+    states = [read(supply + "/status") for supply in batteries(root)]
     known = [state for state in states if state and state != "Unknown"]
     return any(state == "Charging" for state in known) if known else None
-
-
-def throttle_events():
-    """How often the processors throttled since boot."""
-    counts = [read_int(path) for path in glob.glob("/sys/devices/system/cpu/cpu*/thermal_throttle/core_throttle_count")]
-    told = [count for count in counts if count is not None]
-    return sum(told) if told else None
 
 
 def load_average():

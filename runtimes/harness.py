@@ -15,18 +15,14 @@ import traceback
 from time import perf_counter_ns
 
 import _arrays
-import _doubts
 import _request
-import _system
-import _timing
 from _channel import Channel
+from _measure import Measuring
 from _request import Refused
-from _stats import summary
 
 __all__ = ["Loaded", "Refused", "Runtime", "main"]
 
 PROTOCOL_VERSION = _request.PROTOCOL_VERSION
-BATCH_FIGURES = 8000
 
 
 class Loaded:
@@ -78,12 +74,13 @@ class Runtime:
         return {}
 
 
-def main(runtime, argv=None):
+def main(runtime, argv=None, root=""):
     """Runs a request and answers on the protocol's channel.
 
     Args:
         runtime: The runner's `Runtime`.
         argv: The command line; its one argument is the path of the request.
+        root: Goes before paths of ``/sys``, for tests.
 
     Returns:
         The exit code: 0 after ``result``, 1 after ``error``.
@@ -92,7 +89,7 @@ def main(runtime, argv=None):
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, channel.interrupt)
     try:
-        _Run(runtime, channel).run(sys.argv[1:] if argv is None else argv)
+        _Run(runtime, channel, root).run(sys.argv[1:] if argv is None else argv)
         return 0
     except BrokenPipeError:
         return 1
@@ -125,33 +122,37 @@ def _brief(error):
 class _Run:
     """One request, stage by stage."""
 
-    def __init__(self, runtime, channel):
+    def __init__(self, runtime, channel, root):
         self.runtime = runtime
         self.channel = channel
-        self.warnings = []
-        self.throttled = None
+        self.root = root
 
     def run(self, argv):
         """Answers the request with messages up to ``result``."""
         self.channel.stage = "request"
         self.request = request = _request.read(argv)
-        self.load_average = _system.load_average()
+        measuring = Measuring(request, self.channel, _usable_processors(), self.root)
         self.threads = self._place(request)
         self.channel.stage = "import"
         version = self.runtime.start(self.threads, request["options"])
         self.channel.send("hello", **self._hello(version))
-        self.channel.progress("reference")
-        references = _arrays.load(_request.inside(request["bundle"], request["reference"]))
+        timed = {"latency": None, "memory": None}
         if request["timing"] is None:
+            references = self._references()
             self._load()
-            timed = {"latency": None, "memory": None}
         else:
-            timed = self._measure(references)
-        conditions = self._conditions()
+            measuring.cool()
+            references = self._references()
+            timed = measuring.run(self._feeds(references), self._load)
+        conditions = measuring.conditions(self.runtime.threads())
+        if request["timing"] is not None:
+            measuring.sustain()
+        power = measuring.power()
         outputs = request["outputs"]
         if outputs is not None:
             self._run_samples(references)
-        self.channel.send("result", outputs=outputs, conditions=conditions, facts=self.runtime.facts(), **timed)
+        facts = self.runtime.facts()
+        self.channel.send("result", outputs=outputs, conditions=conditions, facts=facts, power=power, **timed)
 
     def _hello(self, version):
         return {
@@ -176,8 +177,24 @@ class _Run:
         # pin those threads, which undoes the affinity.
         return threads or len(affinity)
 
+    def _references(self):
+        self.channel.progress("reference")
+        return _arrays.load(_request.inside(self.request["bundle"], self.request["reference"]))
+
+    def _feeds(self, references):
+        """The first sample of each part, by which it is timed."""
+        feeds = {}
+        for part in self.request["parts"]:
+            inputs = _arrays.part_inputs(references, part)
+            if not inputs:
+                raise _arrays.SamplesError(
+                    "%s holds no inputs for part '%s'" % (self.request["reference"], part["name"])
+                )
+            feeds[part["name"]] = _arrays.sample(inputs, 0)
+        return feeds
+
     def _load(self):
-        """Loads every part; returns the nanoseconds it took."""
+        """Loads every part; returns them by name and the nanoseconds it took."""
         self.channel.progress("load")
         bundle = self.request["bundle"]
         begin = perf_counter_ns()
@@ -185,75 +202,7 @@ class _Run:
             part["name"]: self.runtime.load(part, _request.inside(bundle, part["program"]))
             for part in self.request["parts"]
         }
-        return perf_counter_ns() - begin
-
-    def _measure(self, references):
-        timing, parts = self.request["timing"], self.request["parts"]
-        recorder = _timing.Recorder([part["name"] for part in parts])
-        feeds = {}
-        for part in parts:
-            inputs = _arrays.part_inputs(references, part)
-            if not inputs:
-                raise _arrays.SamplesError(
-                    "%s holds no inputs for part '%s'" % (self.request["reference"], part["name"])
-                )
-            feeds[part["name"]] = _arrays.sample(inputs, 0)
-        memory = _system.Memory()
-        load_ns = self._load()
-        memory.look()
-        recorder.calls = [self.parts[name].bind(feed) for name, feed in feeds.items()]
-
-        self.channel.progress("first")
-        recorder.block(0, 1)
-        first_ns = recorder.spans[0]
-        memory.look()
-
-        self.channel.progress("warmup")
-        warmup, steady, typical_ns = _timing.warm_up(recorder, timing, first_ns, self.channel.beat)
-        self.channel.progress("timed", 0, timing["min_runs"])
-        others, throttles = _system.OtherLoad(), _system.throttle_events()
-        count, narrow, elapsed_ns = _timing.measure(recorder, timing, typical_ns, self.channel.beat)
-        shares, throttles_after = others.shares(), _system.throttle_events()
-        figures = memory.figures()
-
-        self.throttled = None if throttles is None or throttles_after is None else throttles_after > throttles
-        latency = dict(summary(recorder.spans[:count]), unit="ms", samples=count, warmup=warmup)
-        latency.update(first=first_ns / 1e6, load=load_ns / 1e6)
-        latency["parts"] = {name: summary(spans[:count])["p50"] for name, spans in recorder.parts.items()}
-        self._send_samples(recorder, count)
-        self.warnings = [
-            *_doubts.of_run(timing, latency, steady, narrow, elapsed_ns, count == recorder.capacity),
-            *_doubts.of_drift(recorder.spans[:count]),
-            *_doubts.of_load(shares, self.load_average, self.throttled),
-        ]
-        return {"latency": latency, "memory": figures}
-
-    def _conditions(self):
-        affinity = self.request["affinity"]
-        return {
-            "throttled": self.throttled,
-            "charging": _system.charging(),
-            "governor": _system.governor(),
-            "temperature_c": _system.temperature_c(),
-            "threads": self.runtime.threads(),
-            "affinity": None if affinity is None else sorted(os.sched_getaffinity(0)),
-            "load_average": self.load_average,
-            "cpu_mhz": _system.cpu_mhz(),
-            "warnings": self.warnings,
-        }
-
-    def _send_samples(self, recorder, count):
-        """Raw samples in batches; start times count from the first iteration's start."""
-        batch = max(1, BATCH_FIGURES // (2 + len(recorder.parts)))
-        origin = recorder.starts[0]
-        for first in range(0, count, batch):
-            last = min(count, first + batch)
-            self.channel.send(
-                "sample",
-                start_ns=[start - origin for start in recorder.starts[first:last]],
-                ns=list(recorder.spans[first:last]),
-                parts={name: list(spans[first:last]) for name, spans in recorder.parts.items()},
-            )
+        return self.parts, perf_counter_ns() - begin
 
     def _run_samples(self, references):
         """Runs every sample of the reference and of the inputs, and writes what came out."""
@@ -278,3 +227,10 @@ class _Run:
                 self.channel.beat(index + 1, total)
             results.update(("%s/%s" % (origin, key), value) for key, value in _arrays.stack(part, outputs).items())
         return results
+
+
+def _usable_processors():
+    try:
+        return os.sched_getaffinity(0)
+    except AttributeError:
+        return None

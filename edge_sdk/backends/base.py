@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, ClassVar, Literal
+
+from edge_sdk.errors import UnsupportedError
 
 if TYPE_CHECKING:
     from edge_sdk.pipeline.values import Captured, Lowered, Quantized
@@ -32,6 +35,47 @@ class Backend(ABC):
     """Quantizer name to the kind of graph it is applied to for this runtime."""
     rewrites: ClassVar[dict[str, str]]
     """Name of each graph rewrite to what it does."""
+    refusals: ClassVar[dict[tuple[str, str], str]] = {}
+    """Delegate and quantizer to why that delegate does not take it."""
+    by_option: ClassVar[dict[tuple[str, str], str]] = {}
+    """Delegate and quantizer to the option of the target's rule that does it at run time: the graph stays FP32."""
+
+    @classmethod
+    def delegate_problem(cls, delegate: str) -> str | None:
+        """What a delegate needs that is not installed here, None where nothing is missing."""
+        del delegate
+        return None
+
+    @classmethod
+    def rewrites_for(cls, delegate: str) -> frozenset[str]:
+        """The graph rewrites that serve a delegate; all of them where a backend does not tell them apart."""
+        del delegate
+        return frozenset(cls.rewrites)
+
+    def operators(self, captured: Captured) -> Iterable[tuple[str, str, str]]:
+        """Part, operator and node of all that is in the graphs, by the runtime's own names as far as they are known."""
+        del captured
+        return ()
+
+    def check_operators(self, found: Iterable[tuple[str, str, str]], target: Target, rule: RuntimeRule) -> None:
+        """Refuses operators that the target does not allow.
+
+        Args:
+            found: Part, operator and node.
+            target: The profile.
+            rule: Its rule for the runtime.
+
+        Raises:
+            UnsupportedError: The message names operator, node and the profile's reason.
+        """
+        rules = rule.operators
+        where = f"target '{target.name}' does not allow it on {rule.name} ({rule.delegate})"
+        for part, operator, node in found:
+            what = f"part '{part}' has the operator {operator} ('{node}'), and {where}"
+            if operator in rules.deny:
+                raise UnsupportedError(f"{what}: {rules.deny[operator].rstrip('.')}.")
+            if rules.allow is not None and operator not in rules.allow:
+                raise UnsupportedError(f"{what}; it allows: {', '.join(sorted(rules.allow))}.")
 
     @abstractmethod
     def rewrite(self, captured: Captured, enabled: frozenset[str]) -> Captured:

@@ -82,6 +82,6 @@ def look(uri: str) -> Found:
         about=about,
         free_bytes=_facts.free_bytes(facts.get("space", "")),
         memory_mib=_facts.memory_mib(facts.get("meminfo", "")),
-        profiles=tuple(fitting(machine, scheme)),
+        profiles=tuple(fitting(machine, scheme, bool(facts.get("gpu")))),
         measured_by=holder,
     )

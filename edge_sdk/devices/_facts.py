@@ -26,6 +26,7 @@ say compatible tr '\\000' '\\n' < /proc/device-tree/compatible
 say model tr -d '\\000' < /proc/device-tree/model
 say product cat /sys/class/dmi/id/product_name
 say meminfo cat /proc/meminfo
+say gpu nvidia-smi -L
 """
 """The lines of a script that tell what a Linux machine is."""
 

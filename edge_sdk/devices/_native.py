@@ -15,15 +15,12 @@ from edge_sdk.devices.native.program import Call, Execute, Figures, Program
 from edge_sdk.devices.native.rounds import Measured, measure
 from edge_sdk.devices.native.samples import Files
 from edge_sdk.errors import DeviceError, UnsupportedError, unknown_name
-from edge_sdk.schema.messages import Hello, HostFacts, Message, Progress, Result
+from edge_sdk.schema.messages import NO_OUTPUTS, Hello, HostFacts, Message, Progress, Result
 from edge_sdk.schema.report import Conditions, Unavailable
 from edge_sdk.schema.request import PartRequest, RunRequest
 
 KINDS: dict[str, Program] = {kind.name: kind for kind in (ExecutorRunner(), PerfTest(), BenchmarkModel())}
 """The known kinds by name; a program's file name holds it."""
-
-NO_OUTPUTS = "no_outputs"
-"""Key of `Result.facts` that says why outputs were asked for and none were written."""
 
 
 @dataclass(frozen=True)

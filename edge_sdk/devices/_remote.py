@@ -59,7 +59,7 @@ say sha256sum command -v sha256sum
 _KILL = """\
 d=runs/{session}
 pid=$(cat $d/pid 2>/dev/null)
-if [ -n "$pid" ] && grep -q {session} /proc/$pid/cmdline 2>/dev/null; then
+if [ -n "$pid" ] && cat /proc/$pid/cmdline /proc/$pid/environ 2>/dev/null | grep -q {session}; then
   kill $pid 2>/dev/null
   for i in 1 2 3 4 5 6 7 8 9 10; do kill -0 $pid 2>/dev/null || break; sleep 0.2; done
   kill -9 $pid 2>/dev/null
@@ -71,7 +71,7 @@ _SWEEP = """\
 for d in runs/*; do
   [ -d "$d" ] && [ "$d" != runs/{session} ] || continue
   pid=$(cat "$d/pid" 2>/dev/null)
-  [ -n "$pid" ] && grep -q "$d" /proc/$pid/cmdline 2>/dev/null && kill -9 $pid
+  [ -n "$pid" ] && cat /proc/$pid/cmdline /proc/$pid/environ 2>/dev/null | grep -q "${{d#runs/}}" && kill -9 $pid
   rm -rf "$d"
 done
 find objects -name '*.part' -mmin +1440 -exec rm -f '{{}}' ';' 2>/dev/null"""
@@ -234,7 +234,7 @@ class RemoteDevice(Device):
             f"(\numask 022\ncd {quoted(self._base)} || exit 1\n"
             f"mkdir -p runs/{self._session} && cd runs/{self._session} || exit 1\n"
             "cat > request.json || exit 1\n"
-            f"sh -c {quoted(f'echo $$ > pid{chr(10)}{script}')} {self._session} < /dev/null\n"
+            f"EDGE_SDK_SESSION={self._session} sh -c {quoted(f'echo $$ > pid{chr(10)}{script}')} < /dev/null\n"
             "code=$?\nrm -f pid\nexit $code\n)\n"
             f"printf '%s\\n' \"{_END.decode()}$?\""
         )
@@ -258,7 +258,8 @@ class RemoteDevice(Device):
         words = [program if word == str(self._native.binary) else word for word in words]
         script = (
             f"chmod 755 {quoted(program)}\nmkdir -p runs/{self._session} && cd runs/{self._session} || exit 1\n"
-            f"sh -c {quoted(f'echo $$ > pid{chr(10)}exec {quoted(*words)}')} {self._session} 2>&1 < /dev/null\n"
+            f"EDGE_SDK_SESSION={self._session} "
+            f"sh -c {quoted(f'echo $$ > pid{chr(10)}exec {quoted(*words)}')} 2>&1 < /dev/null\n"
             "code=$?\nrm -f pid\nexit $code"
         )
         limits = self._limits

@@ -76,11 +76,12 @@ class LocalDevice(Device):
 
     @property
     def facts(self) -> dict[str, str]:  # type: ignore[override]
-        """Size of memory and free space; the rest is in `describe`."""
+        """Size of memory, free space, and whether there is an NVIDIA GPU; the rest is in `describe`."""
         free = shutil.disk_usage(tempfile.gettempdir())
         return {
             "meminfo": _lines("/proc/meminfo"),
             "space": f"- {free.total >> 10} {free.used >> 10} {free.free >> 10} 0%",
+            "gpu": "NVIDIA" if Path("/proc/driver/nvidia/version").exists() else "",
         }
 
     def push(self, path: Path) -> str:

@@ -109,6 +109,14 @@ class Job:
         with self.stage("reference", "computing the FP32 reference"):
             return _reference(self.model, self.captured)
 
+    def for_target(self, target: Target) -> Job:
+        """The same job for another target; what was made of the model so far is taken over."""
+        other = replace(self, target=target, seconds=dict(self.seconds))
+        for name in ("captured", "calibration", "identity", "reference"):
+            if name in self.__dict__:
+                other.__dict__[name] = self.__dict__[name]
+        return other
+
     def key(self, plan: Plan) -> str:
         """The key of the job on one runtime."""
         own = _file_identity(self.calibration_path) if self.calibration_path else ""
@@ -132,7 +140,8 @@ def build(job: Job, plan: Plan) -> Bundle:
     data.check_samples(job.captured, job.calibration, "calibration")
     _check_shapes(job, plan)
     backend = plan.backend
-    enabled = frozenset(backend.rewrites) if job.rewrites else frozenset()
+    backend.check_operators(backend.operators(job.captured), job.target, plan.rule)
+    enabled = backend.rewrites_for(plan.rule.delegate) if job.rewrites else frozenset()
     with job.stage(f"{backend.name} rewrite", f"rewriting the graph for {backend.name}"):
         rewritten = backend.rewrite(job.captured, enabled)
     with job.stage(f"{backend.name} quantize", f"quantizing to {job.quantizer.name} for {backend.name}"):
@@ -147,6 +156,9 @@ def _quantize(job: Job, plan: Plan, captured: Captured) -> Quantized:
     from edge_sdk.quantization.base import Data
 
     quantizer = job.quantizer
+    if option := plan.backend.by_option.get((plan.rule.delegate, quantizer.name)):
+        options = {**quantizer.options, "graph": "fp32", "by": option}
+        return Quantized(captured.graphs, Quantization(method=quantizer.name, options=options), captured.rewrites)
     where = "onnx" if job.model.onnx else plan.backend.quantizers[quantizer.name]
     if where == "torch":
         # Runtimes whose rewrites came to the same start from the same graph: it is quantized once.
@@ -194,9 +206,11 @@ def _package(job: Job, plan: Plan, name: str, digest: str, lowered: Lowered) -> 
         versions=key.versions(plan.backend.packages),
         compile_s=dict(job.seconds),
         labels=list(job.model.labels) if job.model.labels else None,
+        extras=sorted(lowered.extras),
         files={},
     )
-    return write_bundle(cache.slot(digest, name), manifest, {**lowered.files, manifest.reference: reference})
+    files = {**lowered.files, **lowered.extras, manifest.reference: reference}
+    return write_bundle(cache.slot(digest, name), manifest, files)
 
 
 def _bytes(spec) -> int:

@@ -99,8 +99,13 @@ def _refusal(rule: RuntimeRule, model: Model, quantizer: Quantizer) -> str | Non
         return f"this version of Edge SDK has no delegate '{rule.delegate}' for {rule.name}"
     if quantizer.name not in backend.quantizers:
         return f"{rule.name} does not take {quantizer.name} (it takes: {', '.join(sorted(backend.quantizers))})"
+    if reason := backend.refusals.get((rule.delegate, quantizer.name)):
+        return reason
     if quantizer.precision not in rule.precisions:
         return f"the target allows {', '.join(rule.precisions)} there, and {quantizer.name} is {quantizer.precision}"
+    option = backend.by_option.get((rule.delegate, quantizer.name))
+    if option and not rule.options.get(option):
+        return f"{rule.delegate} computes {quantizer.name} where the target's option {option} is on, and it is off"
     if ("onnx" if model.onnx else "torch") not in backend.graphs:
         return f"{rule.name} takes PyTorch models, not ONNX files"
     return None
@@ -111,4 +116,4 @@ def _not_installed(rule: RuntimeRule) -> str | None:
     missing = [name for name in backend.requires if importlib.util.find_spec(name) is None]
     if missing:
         return f"{', '.join(missing)} not installed; run: pip install 'edge-sdk[{backend.extra}]'"
-    return None
+    return backend.delegate_problem(rule.delegate)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from edge_sdk.schema.manifest import Partition, PartSpec, Quantization, Rewrite, RuntimeRef, TensorSpec
@@ -68,10 +68,14 @@ class Quantized:
 
 @dataclass(frozen=True)
 class Lowered:
-    """Program files by path in the bundle, and what became of the graph on the way."""
+    """Program files by path in the bundle, and what became of the graph on the way.
+
+    ``extras`` are the programs in another format, which no part names.
+    """
 
     files: Mapping[str, bytes]
     parts: tuple[PartSpec, ...]
     runtime: RuntimeRef
     quantization: Quantization
     partition: Partition
+    extras: Mapping[str, bytes] = field(default_factory=dict)

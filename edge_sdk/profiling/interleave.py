@@ -9,6 +9,7 @@ from statistics import fmean, median, stdev
 from typing import TYPE_CHECKING
 
 from edge_sdk.errors import DeviceError
+from edge_sdk.profiling._blocks import t95
 from edge_sdk.profiling._run import make_request, run_once
 from edge_sdk.schema.request import Timing
 
@@ -19,13 +20,6 @@ if TYPE_CHECKING:
 
 TURN = Timing(warmup_max_s=2.0, min_runs=20, min_time_s=0.5, max_time_s=1.5)
 """How long one turn lasts: short, so that the turns meet the same state of the machine."""
-
-# Two-sided 95 % quantiles of Student's t for 1 to 30 degrees of freedom; beyond them 1.96 is near.
-_T95 = (
-    *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
-    *(2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086),
-    *(2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042),
-)
 
 
 @dataclass(frozen=True)
@@ -130,7 +124,5 @@ def compare_rounds(rounds_ms: Sequence[Sequence[Sequence[float]]], warnings: tup
 
 def _ratio(own: Sequence[float], base: Sequence[float]) -> Ratio:
     logs = [log(a / b) for a, b in zip(own, base, strict=True)]
-    degrees = len(logs) - 1
-    quantile = _T95[degrees - 1] if degrees <= len(_T95) else 1.96
-    middle, half = fmean(logs), quantile * stdev(logs) / sqrt(len(logs))
+    middle, half = fmean(logs), t95(len(logs) - 1) * stdev(logs) / sqrt(len(logs))
     return Ratio(exp(middle), (exp(middle - half), exp(middle + half)))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge_sdk.errors import DeviceError
 from edge_sdk.profiling._run import Run, make_request, run_once
+from edge_sdk.schema.messages import NO_OUTPUTS
 from edge_sdk.schema.report import Numerics, ReportDevice, Unavailable
 from edge_sdk.schema.request import Gate, PowerRequest, Sustain, Timing
 
@@ -20,6 +21,12 @@ if TYPE_CHECKING:
     from edge_sdk.devices.base import Device
     from edge_sdk.models.base import Sample
     from edge_sdk.schema.target import Target
+
+
+_RATE_HZ = 20.0
+_SLOW_GAUGES = {"battery", "power_supply"}
+_GAUGE_TIME_S = 30.0
+"""Fuel gauges of batteries renew their figure about once a second."""
 
 
 @dataclass(frozen=True)
@@ -92,13 +99,13 @@ def measure(
             "timing": (timing or Timing()) if timed else None,
         }
         if timed:
-            wanted |= _conditions(target, energy, sustain_s)
+            wanted |= _conditions(target, wanted["timing"], energy, sustain_s)
         say(f"bringing the bundle to {device.uri}")
         request = make_request(bundle, device.push(bundle.path), target, threads).model_copy(update=wanted)
         run = run_once(bundle, device, request, say)
         about = device.describe()
         if run.result.outputs is None:
-            reason = run.result.facts.get("no_outputs", "the runner gives no outputs")
+            reason = run.result.facts.get(NO_OUTPUTS, "the runner gives no outputs")
             return Measurement(run, about, Unavailable(unavailable=reason))
         say("checking the outputs")
         device.pull(wanted["outputs"], Path(folder) / "outputs.npz")
@@ -111,13 +118,17 @@ def measure(
     return Measurement(run, about, numerics, outputs)
 
 
-def _conditions(target: Target | None, energy: bool, sustain_s: float | None) -> dict[str, Any]:
-    """What the target says of heat and power, for the request."""
+def _conditions(target: Target | None, timing: Timing, energy: bool, sustain_s: float | None) -> dict[str, Any]:
+    """What the target says of heat and power, for the request; a slow gauge needs a longer run."""
     below = target.thermal.start_below_c.value if target else None
     sensors = target.power.sensors if target and energy else []
+    if set(sensors) & _SLOW_GAUGES:
+        least = max(timing.min_time_s, _GAUGE_TIME_S)
+        timing = timing.model_copy(update={"min_time_s": least, "max_time_s": max(timing.max_time_s, least)})
     return {
+        "timing": timing,
         "gate": Gate(below_c=below) if below is not None else None,
-        "power": PowerRequest(sensors=sensors) if sensors else None,
+        "power": PowerRequest(sensors=sensors, rate_hz=_RATE_HZ) if sensors else None,
         "sustain": Sustain(time_s=sustain_s) if sustain_s is not None else None,
     }
 

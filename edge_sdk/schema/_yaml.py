@@ -18,6 +18,7 @@ from edge_sdk.errors import TargetError
 
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 32
+_TOO_DEEP = f"nested deeper than {MAX_DEPTH} levels, the most that a profile may be."
 MAX_NODES = 20_000
 
 KeyPath = tuple[str | int, ...]
@@ -65,6 +66,8 @@ def read_yaml(path: Path) -> Document:
         mark = error.problem_mark or error.context_mark
         where = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
         context = f" {error.context}" if error.context else ""
+        if "nesting depth" in str(error.problem):  # PyYAML 6.0.3 and newer have a limit of their own
+            raise TargetError(f"{where}: {_TOO_DEEP}") from error
         raise TargetError(f"{where}: this is not valid YAML: {error.problem}{context}.") from error
     if not isinstance(root, yaml.MappingNode):
         found = "an empty file" if root is None else f"a {root.id}"
@@ -122,7 +125,7 @@ def _check_events(path: Path, text: str) -> None:
         nodes += isinstance(event, yaml.NodeEvent)
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH:
-            raise TargetError(f"{place}: nested deeper than {MAX_DEPTH} levels, the most that a profile may be.")
+            raise TargetError(f"{place}: {_TOO_DEEP}")
         if nodes > MAX_NODES:
             raise TargetError(f"{place}: more than {MAX_NODES} values, the most that a profile may hold.")
 

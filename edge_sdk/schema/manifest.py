@@ -63,13 +63,17 @@ class Rewrite(Frozen):
 
 
 class Partition(Frozen):
-    """What the delegate took: operator nodes inside and outside, and in how many pieces."""
+    """What the delegate took: operator nodes inside and outside, in how many pieces.
+
+    ``warnings`` say where another target would probably serve better.
+    """
 
     delegate: str
     delegated: int
     pieces: int
     fallback: list[Fallback] = []
     rewrites: list[Rewrite] = []
+    warnings: list[str] = []
 
 
 class Cost(Frozen):
@@ -112,7 +116,7 @@ class Selection(Frozen):
 
 
 class Manifest(Frozen):
-    """``manifest.json`` of a bundle."""
+    """``manifest.json`` of a bundle. ``extras`` are programs in another format, for other builds of the runtime."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
     name: str
@@ -130,9 +134,11 @@ class Manifest(Frozen):
     compile_s: dict[str, float] = {}
     labels: list[str] | None = None
     reference: str = "reference.npz"
+    extras: list[str] = []
     files: dict[str, FileEntry]
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of the program files, without the reference outputs and the manifest."""
-        return sum(entry.size_bytes for name, entry in self.files.items() if name != self.reference)
+        """Bytes of the program files, without the extras, the reference outputs and the manifest."""
+        others = {self.reference, *self.extras}
+        return sum(entry.size_bytes for name, entry in self.files.items() if name not in others)

@@ -13,6 +13,10 @@ _Text = Annotated[str, Field(max_length=4096)]
 _Nanoseconds = Annotated[int, Field(ge=0)]
 
 
+NO_OUTPUTS = "no_outputs"
+"""Key of `Result.facts` that says why outputs were asked for and none were written."""
+
+
 class HostFacts(Frozen):
     """The runner's machine as the runner sees it."""
 

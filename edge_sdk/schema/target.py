@@ -82,7 +82,8 @@ class Target(Frozen):
     """A target profile, as `edge_sdk.schema.load_target` reads it from YAML.
 
     ``runtimes`` stand in order of preference. ``device_models`` are parts of the model name that such
-    a device tells of itself; an empty list: any machine of the right system and ABI will do.
+    a device tells of itself; an empty list: any machine of the right system and ABI will do. ``beside``
+    names the profile of the same device that a bundle is always compiled for as well, to compare with.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -99,6 +100,7 @@ class Target(Frozen):
     thermal: Thermal
     transport: Transport
     transports: list[Transport] = Field(min_length=1)
+    beside: str | None = Field(default=None, pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
     notes: list[str] = []
 
     @model_validator(mode="wrap")
@@ -146,6 +148,8 @@ def _inconsistencies(data: Mapping[str, Any]) -> list[InitErrorDetails]:
         if key in rules:
             fault(f"runtime '{key[0]}' with delegate '{key[1]}' is there twice", rule, "runtimes", index)
         rules.append(key)
+    if data.get("beside") is not None and data["beside"] == data.get("name"):
+        fault("a target cannot stand beside itself", data["beside"], "beside")
     transport, transports = data.get("transport"), data.get("transports")
     if transport is not None and isinstance(transports, list) and transport not in transports:
         fault(f"not among the transports {', '.join(map(str, transports))}", transport, "transport")

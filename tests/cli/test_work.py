@@ -29,6 +29,7 @@ REPORT_KEYS = [
     "throughput_per_s",
     "memory",
     "energy",
+    "sustained",
     "numerics",
     "accuracy",
     "conditions",

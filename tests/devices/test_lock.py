@@ -114,7 +114,7 @@ def test_it_takes_what_dead_sessions_left(far) -> None:
     with far.open():
         dead.mkdir(parents=True)
     (dead / "request.json").write_text("{}")
-    sleeper = subprocess.Popen(["sh", "-c", "sleep 60; true", f"runs/{dead.name}"])
+    sleeper = subprocess.Popen(["sleep", "60"], env={"PATH": os.environ["PATH"], "EDGE_SDK_SESSION": dead.name})
     (dead / "pid").write_text(str(sleeper.pid))
     with far.open() as device, device.lock("the next"):
         assert not dead.exists()

@@ -251,7 +251,7 @@ def test_a_whole_run_with_samples(tmp_path, session, bundle):
     assert result.latency.max < 1.2, "the inferences of warm-up are no samples"
     assert result.latency.warmup >= 5
     assert result.conditions.threads == 2
-    assert not any("makes up itself" in warning for warning in result.conditions.warnings)
+    assert result.conditions.warnings == []
     assert "does not tell what it used before the model was loaded" in why(result.memory)
     with np.load(session / "outputs.npz") as outputs:
         assert list(outputs) == ["reference/forward/outputs/y"]
@@ -268,6 +268,13 @@ def test_the_messages_are_the_protocols(tmp_path, session, bundle):
     adapter = TypeAdapter(Message)
     for message in runner.messages(execute_in(session), asked(bundle), str(bundle)):
         assert adapter.validate_json(message.model_dump_json()) == message
+
+
+def test_a_latency_that_never_becomes_steady(tmp_path, session, bundle):
+    falling = EXECUTOR_RUNNER.replace("random.gauss(1.0, 0.01)", "1.0 + 0.005 * (runs - place)")
+    runner = native(tmp_path, "executor_runner", falling)
+    result = result_of(list(runner.messages(execute_in(session), asked(bundle), str(bundle))))
+    assert any("the latency was not steady after" in warning for warning in result.conditions.warnings)
 
 
 def test_start_times_follow_each_other(tmp_path, session, bundle):

@@ -44,6 +44,7 @@ def test_a_report_of_a_real_run(runtime, device, tmp_path):
     stages: list[str] = []
     measurement = measure(bundle, device, target, timing=QUICK, threads=1, progress=stages.append)
     assert stages == [
+        "bringing the bundle to local",
         *(f"{what} on local" for what in ("loading the model", "first inference", "warming up", "measuring")),
         "running the samples on local",
         "checking the outputs",

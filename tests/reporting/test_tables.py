@@ -150,7 +150,15 @@ def test_what_could_not_be_had_is_shown_with_its_reason():
         report_view(
             _report(
                 memory={"unavailable": "no /proc"},
-                energy={"per_inference": 4.2, "ci95": [4.0, 4.4], "idle_mw": 900, "method": "RAPL"},
+                energy={
+                    "per_inference": 4.2,
+                    "ci95": [4.0, 4.4],
+                    "idle_mw": 900,
+                    "mean_mw": 2100,
+                    "samples": 40,
+                    "method": "RAPL",
+                    "inferences_per_battery_percent": 1234.0,
+                },
                 numerics={"cosine": 1.0, "max_abs_err": 0.0, "sqnr_db": None, "reference": "FP32 eager"},
                 accuracy=None,
                 roofline={
@@ -164,7 +172,9 @@ def test_what_could_not_be_had_is_shown_with_its_reason():
         )
     )
     assert "unavailable: no /proc" in shown
-    assert "4.20 mJ an inference, 95 % interval 4.00 to 4.40, over 900 mW idle (RAPL)" in shown
+    assert "4.20 mJ an inference, 95 % interval 4.00 to 4.40, over 900 mW idle, 2,100 mW on the whole" in shown
+    assert "40 readings (RAPL)" in shown
+    assert "1,234 inferences for a percent of the battery" in shown
     assert "equal to the last bit" in shown
     assert "not measured: the model brings no evaluation data or no metric" in shown
     assert "bound unavailable: no peaks" in shown

@@ -69,6 +69,22 @@ def harness_module(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
 
 
 @pytest.fixture
+def sysfs(tmp_path: Path) -> Callable[[dict[str, str]], str]:
+    """Writes files as the kernel shows them, each whole or not at all, and returns their root."""
+
+    def write(files: dict[str, str]) -> str:
+        for name, text in files.items():
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            scratch = path.with_name(f".{path.name}")
+            scratch.write_text(f"{text}\n")
+            scratch.replace(path)
+        return str(tmp_path)
+
+    return write
+
+
+@pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A bundle's folder with reference samples of one part."""
     folder = tmp_path / "bundle"
@@ -92,6 +108,9 @@ def request(folder: Path, program: str, parts=("forward",), **changes) -> dict[s
         "affinity": None,
         "options": {},
         "timing": TIMING,
+        "gate": None,
+        "power": None,
+        "sustain": None,
         **changes,
     }
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import tiny
+
+POWER = {"sensors": ["rapl"], "rate_hz": 10, "idle_s": 1}
 
 
 @pytest.fixture
@@ -42,6 +46,17 @@ def part_with(request, **changes):
         (lambda r: changed(r, inputs="/nowhere.npz", outputs="/tmp/x"), "no file of inputs at /nowhere.npz"),
         (lambda r: changed(r, reference="gone.npz"), "the bundle holds no file gone.npz"),
         (lambda r: changed(r, reference="../x.npz"), "the path '../x.npz' leads out of the bundle"),
+        (lambda r: {k: v for k, v in r.items() if k != "gate"}, "request.gate is missing"),
+        (lambda r: changed(r, gate={"below_c": 45}), "gate.wait_s is missing"),
+        (lambda r: changed(r, gate={"below_c": 45, "wait_s": -1}), "gate.wait_s is -1; expected no negative figure"),
+        (lambda r: changed(r, power={**POWER, "sensors": []}), "power.sensors: expected at least one of rapl, nvml"),
+        (lambda r: changed(r, power={**POWER, "sensors": ["rapl", 3]}), "found ['rapl', 3]"),
+        (lambda r: changed(r, power={**POWER, "rate_hz": 0}), "expected a rate_hz above 0 and up to 1000"),
+        (lambda r: changed(r, power={**POWER, "rate_hz": True}), "power.rate_hz has the type bool"),
+        (lambda r: changed(r, power={**POWER, "idle_s": -0.1}), "found 10 and -0.1"),
+        (lambda r: changed(r, power={**POWER, "color": 1}), "power.color is not known"),
+        (lambda r: changed(r, sustain={"time_s": 0, "window_s": 1}), "sustain: expected time_s and window_s above 0"),
+        (lambda r: json.dumps(r).replace('"gate": null', '"gate": {"below_c": 1e999, "wait_s": 1}'), "too large"),
         (lambda r: part_with(r, program="gone.onnx"), "the bundle holds no file gone.onnx"),
         (lambda r: part_with(r, program="../../etc/passwd"), "leads out of the bundle"),
         (lambda r: part_with(r, program="/etc/passwd"), "leads out of the bundle"),

@@ -219,10 +219,17 @@ def test_a_runtime_that_fails_on_a_later_sample(place, folder, ask, make_request
 
 
 def test_outputs_that_cannot_be_written(place, folder, ask, make_request, tmp_path):
-    error = ask(
-        "onnxruntime", make_request(folder, place("onnxruntime"), outputs=str(tmp_path / "no" / "out.npz"))
-    ).error
-    assert (error["stage"], error["kind"]) == ("write", "data") and "No such file or directory" in error["message"]
+    (tmp_path / "file").write_text("no folder")
+    outputs = str(tmp_path / "file" / "out.npz")
+    error = ask("onnxruntime", make_request(folder, place("onnxruntime"), outputs=outputs)).error
+    assert (error["stage"], error["kind"]) == ("write", "data")
+    assert "NotADirectoryError" in error["message"] or "FileExistsError" in error["message"]
+
+
+def test_the_folder_of_the_outputs_is_made(place, folder, ask, make_request, tmp_path):
+    outputs = tmp_path / "new" / "deeper" / "out.npz"
+    assert ask("onnxruntime", make_request(folder, place("onnxruntime"), outputs=str(outputs))).result
+    assert outputs.is_file()
 
 
 def test_an_interrupted_run_says_so_and_ends_at_once(place, folder, make_request, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 
@@ -58,10 +59,56 @@ def test_without_proc_the_largest_size_ever_is_named_as_such(system, monkeypatch
 
 
 def test_what_cannot_be_known_is_none(system):
-    for reader in (system.governor, system.cpu_mhz, system.temperature_c, system.charging, system.throttle_events):
+    for reader in (system.governor, system.cpu_mhz, system.charging):
         value = reader()
         assert value is None or value or value in (0, False)
     assert system.read("/nowhere") is None and system.read_int("/proc/self/status") is None
+
+
+POLICY = "sys/devices/system/cpu/cpufreq/policy"
+
+
+def policy(name, cpus, governor, now, limit=3_000_000, most=3_000_000):
+    return {
+        f"{POLICY}{name}/related_cpus": cpus,
+        f"{POLICY}{name}/scaling_governor": governor,
+        f"{POLICY}{name}/scaling_cur_freq": str(now),
+        f"{POLICY}{name}/scaling_max_freq": str(limit),
+        f"{POLICY}{name}/cpuinfo_max_freq": str(most),
+    }
+
+
+@linux
+def test_every_clock_domain_in_use_counts(system, sysfs, monkeypatch):
+    own = min(os.sched_getaffinity(0))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {own, 4000})
+    files = {
+        **policy(0, str(own), "schedutil", 1_200_000),
+        **policy(10, "4000 4001", "performance", 2_900_000, limit=2_100_000),
+        **policy(4, "5000", "powersave", 4_000_000, limit=1),
+    }
+    root = sysfs(files)
+    assert [each["name"] for each in system.cpu_policies(root)] == ["policy0", "policy10"]
+    assert system.governor(root) == "policy0 schedutil, policy10 performance"
+    assert system.cpu_mhz(root) == 2900
+    assert system.limited_clocks(root) == ["policy10 2100 of 3000 MHz"]
+    sysfs({f"{POLICY}10/scaling_governor": "schedutil", f"{POLICY}10/scaling_max_freq": "3000000"})
+    assert system.governor(root) == "schedutil" and system.limited_clocks(root) == []
+
+
+def test_the_clock_where_there_is_no_cpufreq(system, sysfs):
+    assert system.cpu_mhz(sysfs({"proc/cpuinfo": "cpu MHz\t\t: 2245.780\ncpu MHz\t\t: 3100.5"})) == 3100.5
+    assert system.governor(sysfs({})) is None
+
+
+def test_a_mouse_that_charges_does_not_count(system, sysfs):
+    supply = "sys/class/power_supply/"
+    root = sysfs({supply + "m/type": "Battery", supply + "m/scope": "Device", supply + "m/status": "Charging"})
+    assert system.charging(root) is None
+    sysfs({supply + "b/type": "Battery", supply + "b/status": "Discharging"})
+    assert system.charging(root) is False
+    sysfs({supply + "b/status": "Charging"})
+    assert system.charging(root) is True
 
 
 @linux
@@ -109,3 +156,9 @@ def test_doubts_of_load(doubts):
     ]
     (found,) = doubts.of_load(None, 1000.0, None)
     assert "the load average was 1000.0 on" in found
+
+
+def test_doubts_of_the_clock(doubts):
+    assert list(doubts.of_clock([])) == []
+    (found,) = doubts.of_clock(["policy4 2100 of 2900 MHz"])
+    assert found == "the highest clock that is allowed is lower than the processor's: policy4 2100 of 2900 MHz"

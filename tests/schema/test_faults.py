@@ -45,7 +45,7 @@ def test_several_faults_are_told_at_once_in_the_order_of_the_file(write, pi):
         "number (found 'warm')",
         f"{at(text, 'transport: adb')}: transport: not among the transports ssh, local (found 'adb')",
         f"{at(text, 'colour')}: colour: unknown key. Known: schema_version, name, title, soc, os, abi, device_models, "
-        "memory, units, runtimes, power, thermal, transport, transports, notes.",
+        "memory, units, runtimes, power, thermal, transport, transports, beside, notes.",
         f"{at(text, 'again')}: title: the key is there twice (first on line 3)",
     ]
 

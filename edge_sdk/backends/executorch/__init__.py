@@ -1,4 +1,4 @@
-"""ExecuTorch with the XNNPACK delegate."""
+"""ExecuTorch with the XNNPACK delegate, and Samsung's ENN where its SDK is installed."""
 
 from edge_sdk.backends.executorch._backend import ExecuTorchBackend
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar
 
 from edge_sdk.backends._causes import first_cause
 from edge_sdk.backends.base import Backend, Graph
-from edge_sdk.errors import ModelError
+from edge_sdk.errors import EdgeSdkError, ModelError, UnsupportedError
 
 if TYPE_CHECKING:
     from edge_sdk.pipeline import values
@@ -19,8 +20,11 @@ logger = logging.getLogger(__name__)
 PROGRAM = "model.pte"
 
 
+_NO_WEIGHT_SCALE = "ENN reads a weight's scale from a quantizer before it, and this one leaves none; use fp32"
+
+
 class ExecuTorchBackend(Backend):
-    """ExecuTorch; the delegate is XNNPACK."""
+    """ExecuTorch; the delegate is XNNPACK, or Samsung's ENN where its SDK is installed."""
 
     name: ClassVar[str] = "executorch"
     extra: ClassVar[str] = "executorch"
@@ -28,13 +32,19 @@ class ExecuTorchBackend(Backend):
     runner_requires: ClassVar[tuple[str, ...]] = ("torch", "executorch")
     packages: ClassVar[tuple[str, ...]] = ("torch", "executorch", "torchao")
     graphs: ClassVar[frozenset[Graph]] = frozenset({"torch"})
-    delegates: ClassVar[frozenset[str]] = frozenset({"xnnpack"})
+    delegates: ClassVar[frozenset[str]] = frozenset({"xnnpack", "enn"})
     quantizers: ClassVar[dict[str, Graph]] = {
         "fp32": "torch",
         "fp16": "torch",
         "int8-dynamic": "torch",
         "int8-static": "torch",
         "int4-weight": "torch",
+    }
+    refusals: ClassVar[dict[tuple[str, str], str]] = {
+        ("enn", "int8-static"): _NO_WEIGHT_SCALE,
+        ("enn", "int8-dynamic"): _NO_WEIGHT_SCALE,
+        ("enn", "int4-weight"): _NO_WEIGHT_SCALE,
+        ("enn", "fp16"): "ENN chooses the arithmetic of float graphs itself; use fp32",
     }
     rewrites: ClassVar[dict[str, str]] = {
         "drop_identities": "removes dropout, contiguous copies and the like",
@@ -47,8 +57,31 @@ class ExecuTorchBackend(Backend):
         "views_to_slices": "writes selections as slices and views, and drops expansions that expand nothing",
     }
 
+    @classmethod
+    def rewrites_for(cls, delegate: str) -> frozenset[str]:
+        """ENN takes attention, layer normalisation and means as they are."""
+        if delegate == "enn":
+            return frozenset({"drop_identities", "padding_in_numbers", "fold_batch_norm", "fold_symmetric_padding"})
+        return frozenset(cls.rewrites)
+
+    @classmethod
+    def delegate_problem(cls, delegate: str) -> str | None:
+        """ENN needs Samsung's SDK."""
+        from edge_sdk.backends.executorch import _enn
+
+        return _enn.problem() if delegate == "enn" else None
+
+    def operators(self, captured: Captured) -> Iterator[tuple[str, str, str]]:
+        """All operators by PyTorch's names, such as ``conv2d.default``."""
+        for graph in captured.graphs:
+            assert graph.torch is not None  # it takes no other
+            for node in graph.torch.graph.nodes:
+                if node.op == "call_function":
+                    name = getattr(node.target, "__name__", str(node.target))
+                    yield graph.name, ".".join(name.split(".")[-2:]), node.name
+
     def rewrite(self, captured: Captured, enabled: frozenset[str]) -> Captured:
-        """Rewrites the graph into what XNNPACK takes."""
+        """Rewrites the graph into what the delegate takes."""
         from edge_sdk.backends import _rewrites as common
         from edge_sdk.backends.executorch import _rewrites as own
 
@@ -60,14 +93,15 @@ class ExecuTorchBackend(Backend):
 
         Raises:
             ModelError: ExecuTorch refuses the graph.
+            UnsupportedError: ENN does not know the chip, or takes no operator.
         """
-        del target
         from importlib.metadata import version
 
         import torch
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
         from executorch.exir import to_edge_transform_and_lower
 
+        from edge_sdk.backends.executorch import _enn
         from edge_sdk.backends.executorch._partition import Reasons, report
         from edge_sdk.pipeline.values import Lowered
         from edge_sdk.schema.manifest import PartSpec, RuntimeRef
@@ -77,16 +111,26 @@ class ExecuTorchBackend(Backend):
             try:
                 for graph in quantized.graphs:
                     programs[graph.name] = _without_history(_export(graph))
-                edge = to_edge_transform_and_lower(
-                    programs, partitioner={name: [XnnpackPartitioner()] for name in programs}
-                )
+                if rule.delegate == "enn":
+                    edge = _enn.lower(programs, target, rule)
+                else:
+                    edge = to_edge_transform_and_lower(
+                        programs, partitioner={name: [XnnpackPartitioner()] for name in programs}
+                    )
                 program = edge.to_executorch()
+            except EdgeSdkError:
+                raise
             except Exception as error:
                 raise ModelError(
                     f"ExecuTorch cannot lower the model: {first_cause(error)}. "
                     "Try --runtime onnxruntime, or another quantizer."
                 ) from error
         exported = {graph.name: edge.exported_program(graph.name) for graph in quantized.graphs}
+        why = reasons.of if rule.delegate == "xnnpack" else lambda _: "Samsung's partitioner left it"
+        partition = report(exported, why, list(quantized.rewrites), rule.delegate)
+        if rule.delegate == "enn" and not partition.delegated:
+            raise UnsupportedError(f"ENN takes no operator of the model; target '{target.name}' is no help to it.")
+        options = {name: value for name, value in rule.options.items() if name not in _enn.COMPILE_OPTIONS}
         return Lowered(
             files={PROGRAM: bytes(program.buffer)},
             parts=tuple(
@@ -99,11 +143,9 @@ class ExecuTorchBackend(Backend):
                 )
                 for graph in quantized.graphs
             ),
-            runtime=RuntimeRef(
-                name=self.name, version=version("executorch"), delegate=rule.delegate, options=rule.options
-            ),
+            runtime=RuntimeRef(name=self.name, version=version("executorch"), delegate=rule.delegate, options=options),
             quantization=quantized.quantization,
-            partition=report(exported, reasons, list(quantized.rewrites)),
+            partition=partition,
         )
 
 

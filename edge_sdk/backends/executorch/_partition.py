@@ -1,10 +1,10 @@
-"""What XNNPACK took of a lowered program, what it left, and why."""
+"""What the delegate took of a lowered program, what it left, and why."""
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from executorch.backends.xnnpack.partition.config import ALL_PARTITIONER_CONFIGS
@@ -58,8 +58,20 @@ class Reasons(logging.Handler):
         return "XNNPACK takes it only beside operators that it computes"
 
 
-def report(programs: Mapping[str, ExportedProgram], reasons: Reasons, rewrites: list[Rewrite]) -> Partition:
-    """The partition report of all parts together."""
+def report(
+    programs: Mapping[str, ExportedProgram],
+    why: Callable[[Node], str],
+    rewrites: list[Rewrite],
+    delegate: str = "xnnpack",
+) -> Partition:
+    """The partition report of all parts together.
+
+    Args:
+        programs: Part name to lowered program.
+        why: Why a node stayed outside.
+        rewrites: The rewrites so far.
+        delegate: The delegate's name.
+    """
     delegated = pieces = 0
     left: Counter[tuple[str, str]] = Counter()
     for program in programs.values():
@@ -71,9 +83,9 @@ def report(programs: Mapping[str, ExportedProgram], reasons: Reasons, rewrites: 
                 inner = getattr(program.graph_module, node.args[0].target).original_module
                 delegated += sum(_counts(inside) for inside in inner.graph.nodes)
             else:
-                left[_op(node), reasons.of(node)] += 1
+                left[_op(node), why(node)] += 1
     fallback = [Fallback(op=op, count=count, reason=reason) for (op, reason), count in left.most_common()]
-    return Partition(delegate="xnnpack", delegated=delegated, pieces=pieces, fallback=fallback, rewrites=rewrites)
+    return Partition(delegate=delegate, delegated=delegated, pieces=pieces, fallback=fallback, rewrites=rewrites)
 
 
 def _op(node: Node) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeGuard
 
 import numpy as np
@@ -17,32 +17,40 @@ from edge_sdk.schema.manifest import Rewrite
 _TOLERANCE = 1e-3
 
 
-def apply(model: onnx.ModelProto, graph: Graph, enabled: frozenset[str]) -> tuple[onnx.ModelProto, list[Rewrite]]:
+def apply(
+    model: onnx.ModelProto,
+    graph: Graph,
+    enabled: frozenset[str],
+    table: Mapping[str, Callable[[Editor], int]] | None = None,
+    tolerance: float = _TOLERANCE,
+) -> tuple[onnx.ModelProto, list[Rewrite]]:
     """Applies the enabled rewrites in order.
 
     Args:
         model: The part's ONNX graph; it is not touched.
         graph: The part, for the inputs to check with.
-        enabled: Names of ``TABLE``.
+        enabled: Names of the table.
+        table: Name to rewrite, None for ``TABLE``.
+        tolerance: How far an output may move, as a share of the largest.
 
     Raises:
-        ModelError: A rewrite moved an output by more than 0.1 % of the largest output.
+        ModelError: A rewrite moved an output by more than that.
     """
     editable = onnx.ModelProto()
     editable.CopyFrom(model)
     before = None
     done = []
-    for name, rewrite in TABLE.items():
+    for name, rewrite in (TABLE if table is None else table).items():
         if name not in enabled:
             continue
         if not graph.example_inputs:
             break  # an ONNX file with dynamic shapes: nothing to check with, so nothing is changed
         if before is None:
             before = _run(editable, graph)
-        if not (count := rewrite(_Editor(editable))):
+        if not (count := rewrite(Editor(editable))):
             continue
         after = _run(editable, graph)
-        done.append(Rewrite(name=name, count=count, max_abs_err=_check(name, graph.name, before, after)))
+        done.append(Rewrite(name=name, count=count, max_abs_err=_check(name, graph.name, before, after, tolerance)))
         before = after
     return editable, done
 
@@ -66,11 +74,11 @@ def _run(model: onnx.ModelProto, graph: Graph, optimised: bool = False) -> list[
         return [np.asarray(output) for output in session.run(None, feed)]
 
 
-def _check(name: str, part: str, before: list[np.ndarray], after: list[np.ndarray]) -> float:
+def _check(name: str, part: str, before: list[np.ndarray], after: list[np.ndarray], tolerance: float) -> float:
     worst = 0.0
     for old, new in zip(before, after, strict=True):
         error = float(np.abs(old.astype(np.float64) - new.astype(np.float64)).max(initial=0.0))
-        if not error <= _TOLERANCE * max(float(np.abs(old).max(initial=0.0)), 1e-6):
+        if not error <= tolerance * max(float(np.abs(old).max(initial=0.0)), 1e-6):
             raise ModelError(
                 f"the graph rewrite '{name}' moved an output of part '{part}' by {error:.3g}; compile with "
                 "--no-rewrites and report the model."
@@ -79,10 +87,15 @@ def _check(name: str, part: str, before: list[np.ndarray], after: list[np.ndarra
     return worst
 
 
-class _Editor:
-    """A graph with its producers, consumers and constants at hand."""
+class Editor:
+    """A graph with its producers, consumers and constants at hand.
+
+    Args:
+        model: The model; its graph is edited in place.
+    """
 
     def __init__(self, model: onnx.ModelProto) -> None:
+        self.model = model
         self.graph = model.graph
         self.constants = {tensor.name: tensor for tensor in model.graph.initializer}
         self.producer = {name: node for node in self.graph.node for name in node.output}
@@ -94,6 +107,7 @@ class _Editor:
         self.results = {value.name for value in self.graph.output} | {name for graph in inner for name in _read(graph)}
 
     def nodes(self, op: str) -> list[NodeProto]:
+        """The nodes of one operator, in a list that survives edits."""
         return [node for node in self.graph.node if node.op_type == op]
 
     def value(self, name: str) -> np.ndarray | None:
@@ -107,10 +121,27 @@ class _Editor:
         return None
 
     def add_constant(self, name: str, value: np.ndarray) -> str:
+        """Adds a constant and returns its name."""
         tensor = numpy_helper.from_array(value, name)
         self.graph.initializer.append(tensor)
         self.constants[name] = tensor
         return name
+
+    def forget(self, names: Iterable[str]) -> None:
+        """Drops the noted types and shapes of tensors that have others now."""
+        changed = set(names)
+        kept = [value for value in self.graph.value_info if value.name not in changed]
+        del self.graph.value_info[:]
+        self.graph.value_info.extend(kept)
+
+    def insert(self, before: Mapping[int, Sequence[NodeProto]]) -> None:
+        """Puts new nodes in before those of the given places; nodes taken from here earlier are stale then."""
+        nodes: list[NodeProto] = []
+        for place, node in enumerate(self.graph.node):
+            nodes += [*before.get(place, ()), node]
+        copied = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
+        del self.graph.node[:]
+        self.graph.node.extend(copied)
 
     def sweep(self) -> None:
         """Removes nodes and constants that nothing uses any more."""
@@ -128,7 +159,7 @@ class _Editor:
         self.graph.initializer.extend(constants)
 
 
-def fold_padding(editor: _Editor) -> int:
+def fold_padding(editor: Editor) -> int:
     """Moves zero padding into the convolutions behind it, through a quantizer too: zero is exact in it."""
     count = 0
     for pad in editor.nodes("Pad"):
@@ -148,7 +179,7 @@ def fold_padding(editor: _Editor) -> int:
         for conv in convolutions:
             old = _attribute(conv, "pads", [0, 0, 0, 0])
             added = [int(pads[axis]) for axis in (2, 3, 6, 7)]
-            _set_attribute(conv, "pads", [before + more for before, more in zip(old, added, strict=True)])
+            set_attribute(conv, "pads", [before + more for before, more in zip(old, added, strict=True)])
         _bypass(editor, pad)
         count += 1
     if count:
@@ -156,7 +187,7 @@ def fold_padding(editor: _Editor) -> int:
     return count
 
 
-def _convolutions_behind(editor: _Editor, pad: NodeProto) -> list[NodeProto]:
+def _convolutions_behind(editor: Editor, pad: NodeProto) -> list[NodeProto]:
     """All consumers of a padding where all are convolutions, directly or behind one quantizer pair."""
     found = []
     for consumer in editor.consumers[pad.output[0]]:
@@ -176,11 +207,14 @@ def _convolutions_behind(editor: _Editor, pad: NodeProto) -> list[NodeProto]:
     return found if all(_attribute(conv, "auto_pad", b"NOTSET") == b"NOTSET" for conv in found) else []
 
 
-def _bypass(editor: _Editor, pad: NodeProto) -> None:
+def _bypass(editor: Editor, pad: NodeProto) -> None:
     """Lets what reads a padding read its input instead; what was just dequantized is not quantized anew."""
     before = editor.producer.get(pad.input[0])
     for consumer in editor.consumers[pad.output[0]]:
         readers = [consumer]
+        if consumer.op_type == "QuantizeLinear":
+            dequantizers = editor.consumers[consumer.output[0]]
+            editor.forget([consumer.output[0], *(name for node in dequantizers for name in node.output)])
         if consumer.op_type == "QuantizeLinear" and _is_dequantizer(before):
             dequantized = [node.output[0] for node in editor.consumers[consumer.output[0]]]
             readers = [conv for name in dequantized for conv in editor.consumers[name]]
@@ -192,7 +226,7 @@ def _is_dequantizer(node: NodeProto | None) -> TypeGuard[NodeProto]:
     return node is not None and node.op_type == "DequantizeLinear"
 
 
-def _same_scale(editor: _Editor, one: NodeProto, other: NodeProto) -> bool:
+def _same_scale(editor: Editor, one: NodeProto, other: NodeProto) -> bool:
     for index in (1, 2):
         a, b = editor.value(one.input[index]), editor.value(other.input[index])
         if a is None or b is None or not np.array_equal(a, b):
@@ -200,7 +234,7 @@ def _same_scale(editor: _Editor, one: NodeProto, other: NodeProto) -> bool:
     return True
 
 
-def mean_to_global_average_pool(editor: _Editor) -> int:
+def mean_to_global_average_pool(editor: Editor) -> int:
     """Turns a mean over height and width that keeps its dimensions into a global average pool."""
     count = 0
     ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in editor.graph.value_info}
@@ -223,7 +257,7 @@ def mean_to_global_average_pool(editor: _Editor) -> int:
     return count
 
 
-def unsigned_activations(editor: _Editor) -> int:
+def unsigned_activations(editor: Editor) -> int:
     """Shifts signed 8-bit activations and their zero points by 128; the values that they stand for stay."""
     quantizers = [node for node in editor.nodes("QuantizeLinear") if _zero_is_int8(editor, node)]
     changed: set[str] = set()
@@ -245,7 +279,7 @@ def unsigned_activations(editor: _Editor) -> int:
     return len(changed)
 
 
-def _zero_is_int8(editor: _Editor, node: NodeProto) -> bool:
+def _zero_is_int8(editor: Editor, node: NodeProto) -> bool:
     zero = editor.value(node.input[2]) if len(node.input) > 2 else None
     return zero is not None and zero.dtype == np.int8 and zero.ndim == 0
 
@@ -272,13 +306,14 @@ def _attribute(node: NodeProto, name: str, default):
     return default
 
 
-def _set_attribute(node: NodeProto, name: str, value) -> None:
+def set_attribute(node: NodeProto, name: str, value) -> None:
+    """Sets an attribute, in place of one of the same name."""
     kept = [attribute for attribute in node.attribute if attribute.name != name]
     del node.attribute[:]
     node.attribute.extend([*kept, helper.make_attribute(name, value)])
 
 
-TABLE: dict[str, Callable[[_Editor], int]] = {
+TABLE: dict[str, Callable[[Editor], int]] = {
     "fold_padding": fold_padding,
     "mean_to_global_average_pool": mean_to_global_average_pool,
     "unsigned_activations": unsigned_activations,

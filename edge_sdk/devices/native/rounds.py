@@ -20,6 +20,8 @@ from edge_sdk.schema.request import Timing
 _BLOCK_NS = 100_000_000
 _WARMUP_S = 1.0
 """A program cannot be told to go on until it is steady, so this much of each call is set aside for it."""
+_BLOCK_RUNS = 3
+_GUESS_S = 0.3
 _MEANS, _MOST_MEANS, _FEWEST_MEANS = 10, 60, 3
 _MOST_CALLS = 12
 _BATCH = 2000
@@ -76,6 +78,10 @@ def measure(run: Callable[[int], Figures], timing: Timing) -> Generator[Message,
     state = _State(timing, [])
     yield Progress(type="progress", stage="timed", done=0, total=timing.min_runs)
     typical_ns = median(probe.spans_ns)
+    if probe.each:
+        # The first inference is cold and says little of how many fit into a second.
+        guess = run(min(MAX_RUNS, max(2 * _BLOCK_RUNS, int(_GUESS_S / (typical_ns / 1e9)))))
+        typical_ns = median(guess.spans_ns[-(len(guess.spans_ns) // 2) :])
     figures, is_done = probe, False
     while not is_done:
         figures = run(_runs_of_each(state, typical_ns) if probe.each else _runs_of_mean(timing, typical_ns))
@@ -108,7 +114,8 @@ def _runs_of_each(state: _State, typical_ns: float) -> int:
 
 
 def _warmup_runs(timing: Timing, typical_s: float) -> int:
-    return min(MAX_RUNS // 2, max(timing.warmup_min_runs, int(min(timing.warmup_max_s, _WARMUP_S) / typical_s)))
+    wanted = min(int(timing.warmup_max_s / typical_s), max(2 * _BLOCK_RUNS, int(_WARMUP_S / typical_s)))
+    return min(MAX_RUNS // 2, max(timing.warmup_min_runs, wanted))
 
 
 def _runs_of_mean(timing: Timing, typical_ns: float) -> int:
@@ -121,7 +128,7 @@ def _without_warmup(state: _State, figures: Figures) -> list[int]:
     timing, spans = state.timing, list(figures.spans_ns)
     typical_ns = max(1.0, median(spans))
     most = min(_warmup_runs(timing, typical_ns / 1e9), len(spans) - 1)
-    size = max(3, int(_BLOCK_NS / typical_ns))
+    size = max(_BLOCK_RUNS, min(int(_BLOCK_NS / typical_ns), most // 3))
     end, before, steady = 0, None, timing.warmup_max_s == 0
     while not steady and end + size <= most:
         block = median(spans[end : end + size])
