@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from edge_sdk.models.base import Model, Sample
     from edge_sdk.pipeline.compile import Job
     from edge_sdk.pipeline.plan import Plan
-    from edge_sdk.schema.report import Prediction, Report
+    from edge_sdk.schema.report import Beside, Prediction, Report
     from edge_sdk.schema.request import Timing
     from edge_sdk.schema.target import Target
 
@@ -67,7 +68,8 @@ def compile(
         progress: Called with a line as each stage starts.
 
     Returns:
-        The bundle, whole and checked.
+        The bundle, whole and checked. Where the target names another beside itself (the CPU of a phone's
+        NPU), the bundles for that are put beside it.
 
     Raises:
         EdgeSdkError: See `edge_sdk.errors`; nothing half done is left behind.
@@ -79,7 +81,8 @@ def compile(
 
     why = _not_here(job.target, plans) if device is None else None
     with nullcontext() if why else open_device(device or "local", runner) as place:
-        return _place(_compile(job, plans, refused, runtime, place, threads, why), out)
+        bundle = _place(_compile(job, plans, refused, runtime, place, threads, why), out)
+    return replace(bundle, beside=tuple(_beside(job, plans, bundle, out)))
 
 
 def profile(
@@ -202,6 +205,7 @@ def deploy(
     photos = [job.model.preprocess(file) for file in files]
     with _keeping(out), open_device(device or "local", runner) as place:
         bundle = _place(_compile(job, plans, refused, runtime, place, threads), out)
+        beside = _beside(job, plans, bundle, out)
         evaluation = job.model.samples("evaluation")
         exact = [*fp32_outputs(job, photos), *fp32_outputs(job, evaluation)]
         found = measure(
@@ -215,6 +219,7 @@ def deploy(
             inputs=[*photos, *evaluation],
             progress=job.progress,
         )
+        compared = _compare(job, place, bundle, beside, runner, threads)
     count = len(photos)
     report = build_report(
         bundle,
@@ -225,6 +230,7 @@ def deploy(
         predictions=_predictions(job.model, files, exact[:count], found.outputs[:count])
         if files and found.outputs
         else None,
+        beside=compared,
     )
     if max_drop is not None and evaluation:
         report = _warned(report, "the accuracy is that of the inputs which --max-drop was tuned on, not of others")
@@ -291,6 +297,47 @@ def _compile(
     if device is None:
         return select.by_order(bundles, f"it cannot be measured here: {why_not_here}")
     return select.by_measurement(bundles, device, job.target, threads, job.use_cache, job.progress)
+
+
+def _beside(job: Job, plans: Sequence[Plan], bundle: Bundle, out: Path | str | None) -> list[Bundle]:
+    """The bundles for the target that this one names beside itself, put where the bundle itself is."""
+    if job.target.beside is None:
+        return []
+    from edge_sdk.pipeline.beside import companions
+
+    chosen = (bundle.manifest.runtime.name, bundle.manifest.runtime.delegate)
+    plan = next(plan for plan in plans if (plan.rule.name, plan.rule.delegate) == chosen)
+    try:
+        return [_place(one, out) for one in companions(job, plan)]
+    except (ModelError, UnsupportedError) as error:
+        job.progress(f"nothing is built for {job.target.beside} beside it: {error}")
+        return []
+
+
+def _compare(
+    job: Job, device: Device, bundle: Bundle, others: Sequence[Bundle], runner: str | None, threads: int | None
+) -> list[Beside] | None:
+    """How long the bundles beside one take on the same device, all taking turns; None where there are none."""
+    if runner is not None:  # a native runner runs one runtime's programs
+        others = [one for one in others if one.manifest.runtime.name == bundle.manifest.runtime.name]
+    if not others:
+        return None
+    from edge_sdk.profiling.interleave import interleave
+    from edge_sdk.schema.report import Beside
+
+    found = interleave([bundle, *others], device, job.target, threads=threads, progress=job.progress)
+    return [
+        Beside(
+            target=one.manifest.target,
+            runtime=one.manifest.runtime.name,
+            delegate=one.manifest.runtime.delegate,
+            bundle=str(one.path),
+            median_ms=median_ms,
+            times_as_long=ratio.value,
+            ci95=ratio.ci95,
+        )
+        for one, median_ms, ratio in zip(others, found.medians_ms[1:], found.ratios[1:], strict=True)
+    ]
 
 
 def _build_all(job: Job, plans: Sequence[Plan], refused: Mapping[str, str]) -> tuple[list[Bundle], dict[str, str]]:

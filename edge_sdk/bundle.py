@@ -39,12 +39,14 @@ class Bundle:
         manifest: What stands in its ``manifest.json``.
         manifest_sha256: The hash of ``manifest.json``; it covers the files through their own hashes.
         selection: How its runtime was chosen, where that was just decided.
+        beside: The bundles that were just built for the target beside.
     """
 
     path: Path
     manifest: Manifest
     manifest_sha256: str = field(repr=False)
     selection: Selection | None = field(default=None, compare=False)
+    beside: tuple[Bundle, ...] = field(default=(), compare=False, repr=False)
 
     @classmethod
     def open(cls, path: Path | str) -> Bundle:

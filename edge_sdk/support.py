@@ -139,6 +139,8 @@ def _backend(rule: RuntimeRule) -> type[Backend] | Ability:
         return Ability(False, str(error))
     if rule.delegate not in backend.delegates:
         return _none_here(f"delegate '{rule.delegate}' for {rule.name}", backend.delegates)
+    if problem := backend.delegate_problem(rule.delegate):
+        return Ability(False, problem)
     return backend
 
 

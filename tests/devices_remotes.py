@@ -62,22 +62,44 @@ def _is_held(lock: Path) -> bool:
 @contextmanager
 def remote(kind: str, folder: Path, patch: pytest.MonkeyPatch) -> Iterator[Remote]:
     """A stand-in of that kind, reached through a link, with the runner of ONNX Runtime ready."""
+    with remotes(kind, folder, patch, 1) as (one,):
+        yield one
+
+
+@contextmanager
+def remotes(kind: str, folder: Path, patch: pytest.MonkeyPatch, count: int) -> Iterator[list[Remote]]:
+    """Several stand-ins of that kind at once."""
     with ExitStack() as stack:
         if kind == "ssh":
-            board = stack.enter_context(SshServer(folder / "board"))
-            link = stack.enter_context(LinkProxy(board.host, board.port))
-            patch.setenv("EDGE_SDK_SSH_CONFIG", str(board.config))
-            base = board.home / ".local/share/edge-sdk"
-            (base / "envs").mkdir(parents=True)
-            for runtime in ("onnxruntime", "executorch"):
-                (base / f"envs/{runtime}.python").write_text(sys.executable)
-            yield Remote(f"ssh://{link.host}:{link.port}", board, link, base)
+            boards = [stack.enter_context(SshServer(folder / f"board-{place}")) for place in range(count)]
+            yield [_board(board, stack, patch, boards) for board in boards]
         else:
-            phone = stack.enter_context(Phone(folder / "phone"))
+            phones = [stack.enter_context(Phone(folder / f"phone-{place}")) for place in range(count)]
             server = stack.enter_context(AdbServer(folder / "adb"))
-            link = stack.enter_context(LinkProxy("127.0.0.1", phone.port))
             for name in [name for name in os.environ if name.startswith(("ADB_", "ANDROID_"))]:
                 patch.delenv(name)
             for name, value in server.env.items():
                 patch.setenv(name, value)
-            yield Remote(f"adb://{link.host}:{link.port}", phone, link, phone.tmp / "edge-sdk")
+            links = [stack.enter_context(LinkProxy("127.0.0.1", phone.port)) for phone in phones]
+            yield [
+                Remote(f"adb://{link.host}:{link.port}", phone, link, phone.tmp / "edge-sdk")
+                for phone, link in zip(phones, links, strict=True)
+            ]
+
+
+def _board(board: SshServer, stack: ExitStack, patch: pytest.MonkeyPatch, boards: list[SshServer]) -> Remote:
+    link = stack.enter_context(LinkProxy(board.host, board.port))
+    base = board.home / ".local/share/edge-sdk"
+    (base / "envs").mkdir(parents=True)
+    for runtime in ("onnxruntime", "executorch"):
+        (base / f"envs/{runtime}.python").write_text(sys.executable)
+    if len(boards) == 1:
+        patch.setenv("EDGE_SDK_SSH_CONFIG", str(board.config))
+        return Remote(f"ssh://{link.host}:{link.port}", board, link, base)
+    # One configuration for all: each board has an alias, which leads to its link.
+    config = boards[0].folder / "all"
+    with open(config, "a") as file:
+        text = board.config.read_text().replace(f"Host {board.alias} {board.host} localhost", f"Host {board.alias}")
+        file.write(text.replace(f"Port {board.port}", f"Port {link.port}"))
+    patch.setenv("EDGE_SDK_SSH_CONFIG", str(config))
+    return Remote(f"ssh://{board.alias}", board, link, base)

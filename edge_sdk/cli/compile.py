@@ -29,7 +29,12 @@ def run(args: Namespace, output: Output) -> int:
         bundle = api.compile(args.model, args.target, progress=progress, **compile_arguments(args))
     about = {"path": str(bundle.path), "sha256": bundle.manifest_sha256, "size_bytes": bundle.manifest.size_bytes}
     selection = None if bundle.selection is None else bundle.selection.model_dump(mode="json")
-    document = {"bundle": about, "selection": selection, "manifest": bundle.manifest.model_dump(mode="json")}
+    document = {
+        "bundle": about,
+        "selection": selection,
+        "beside": [str(one.path) for one in bundle.beside],
+        "manifest": bundle.manifest.model_dump(mode="json"),
+    }
     output.result(document, lambda: _view(bundle))
     return 0
 

@@ -87,6 +87,7 @@ class RemoteDevice(Device):
         limits: What a runner may do before it is stopped.
         lock_wait_s: How long to wait for another measurement to end.
         patience_s: How long a link that dropped may take to come back.
+        silence_s: How long a command of Edge SDK's own may say nothing.
     """
 
     home: ClassVar[str]
@@ -102,6 +103,7 @@ class RemoteDevice(Device):
         limits: Limits | None = None,
         lock_wait_s: float = 3.0,
         patience_s: float = 20.0,
+        silence_s: float = 30.0,
     ) -> None:
         self.uri = link.uri
         self._native = _native(runner)
@@ -109,6 +111,7 @@ class RemoteDevice(Device):
         self._limits = limits or Limits()
         self._lock_wait_s = lock_wait_s
         self._patience_s = patience_s
+        self._silence_s = silence_s
         self._session = uuid.uuid4().hex[:16]
         self._lease: Lease | None = None
         self._used = False
@@ -310,7 +313,7 @@ class RemoteDevice(Device):
 
     def _greet(self) -> dict[str, str]:
         script = _facts.SAY + _GREETING.format(home=self.home) + self.about
-        done = self._patiently("connect", lambda _: self._link.run(script, "connect"))
+        done = self._patiently("connect", lambda _: self._link.run(script, "connect", silence_s=self._silence_s))
         facts = _facts.parse(done.text)
         base = facts.get("base", "")
         if done.code or not re.fullmatch(r"/[\w./ @+-]{1,200}", base) or ".." in base:
@@ -328,6 +331,7 @@ class RemoteDevice(Device):
 
     def _once(self, script: str, step: str, **options) -> Done:
         """Runs a script in the base folder; a link that drops is an error."""
+        options = {"silence_s": self._silence_s, **options}
         return self._link.run(f"umask 022\ncd {quoted(self._base)} || exit 1\n{script}", step, **options)
 
     def _run(self, script: str, step: str, source: Callable[[int], Iterator[bytes]] | None = None) -> Done:

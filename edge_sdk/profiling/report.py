@@ -10,6 +10,7 @@ from edge_sdk.errors import MissingDependencyError
 from edge_sdk.profiling._run import rule_of
 from edge_sdk.profiling.roofline import bound, roofline
 from edge_sdk.schema.report import (
+    Beside,
     Conditions,
     Energy,
     Prediction,
@@ -39,6 +40,7 @@ def build_report(
     selection: Selection | None = None,
     accuracy: Mapping[str, float] | None = None,
     predictions: Sequence[Prediction] | None = None,
+    beside: Sequence[Beside] | None = None,
 ) -> Report:
     """The report of a timed measurement.
 
@@ -49,6 +51,7 @@ def build_report(
         selection: How the runtime was chosen, where there was a choice.
         accuracy: Metrics on the model's evaluation data.
         predictions: What the model says of the user's inputs.
+        beside: How the bundles for the target beside compare on the same device.
 
     Raises:
         ValueError: The measurement was made without timing.
@@ -84,9 +87,11 @@ def build_report(
             pieces=manifest.partition.pieces,
             fallback=manifest.partition.fallback,
             rewrites=manifest.partition.rewrites,
+            warnings=manifest.partition.warnings,
         ),
         roofline=roofline(manifest.cost, _bound(bundle, target, misfit), latency.p50),
         predictions=list(predictions) if predictions is not None else None,
+        beside=list(beside) if beside is not None else None,
     )
 
 

@@ -15,7 +15,7 @@ from edge_sdk.schema.report import Unavailable
 if TYPE_CHECKING:
     from edge_sdk.bundle import Bundle
     from edge_sdk.schema.manifest import Fallback, Rewrite, Selection, SkippedLayer
-    from edge_sdk.schema.report import Prediction, Report, Sustained, Tag
+    from edge_sdk.schema.report import Beside, Prediction, Report, Sustained, Tag
 
 _MOST_LISTED = 12
 _TAGS = 3
@@ -71,19 +71,24 @@ def bundle_view(bundle: Bundle) -> RenderableType:
     variant = f" ({manifest.model.variant})" if manifest.model.variant else ""
     runtime = manifest.runtime
     partition = manifest.partition
+    programs = set(manifest.files) - {manifest.reference, *manifest.extras}
     rows = [
         ("Runtime", f"{runtime.name} {runtime.version}, {runtime.delegate}{_selection(bundle.selection)}"),
         (
             "Size",
-            f"{scaled(manifest.size_bytes, 'B')} in {plural(len(set(manifest.files) - {manifest.reference}), 'file')}",
+            f"{scaled(manifest.size_bytes, 'B')} in {plural(len(programs), 'file')}",
         ),
         ("Work", f"{scaled(manifest.cost.macs, 'MAC')} an inference"),
         ("Delegate", _delegate(partition.delegated, partition.pieces, partition.fallback)),
         ("Rewrites", _rewrites(partition.rewrites)),
         ("Kept precise", _skipped(manifest.quantization.skipped)),
     ]
+    rows += [("Warning", warning) for warning in partition.warnings]
     if manifest.compile_s:
         rows.append(("Time", ", ".join(f"{stage} {figure(spent)} s" for stage, spent in manifest.compile_s.items())))
+    rows += [
+        ("Beside it", f"{one.manifest.target} by {one.manifest.runtime.name}: {one.path}") for one in bundle.beside
+    ]
     title = f"{manifest.model.name}{variant} for {manifest.target}, {manifest.quantization.method}"
     return Group(facts(title, rows), _path(str(bundle.path)))
 
@@ -108,7 +113,8 @@ def _report_rows(report: Report) -> list[tuple[str, str]]:
     ]
     if report.sustained is not None:
         rows.insert(3, ("Sustained", _sustained(report.sustained)))
-    rows += [("Warning", warning) for warning in report.conditions.warnings]
+    rows += [("Beside", _beside(one)) for one in report.beside or []]
+    rows += [("Warning", warning) for warning in (*partition.warnings, *report.conditions.warnings)]
     return rows
 
 
@@ -125,6 +131,14 @@ def _latency(report: Report) -> str:
     if len(time.parts) > 1:
         lines.append("parts: " + ", ".join(f"{name} {figure(value)}" for name, value in time.parts.items()))
     return "\n".join(lines)
+
+
+def _beside(other: Beside) -> str:
+    low, high = other.ci95
+    return (
+        f"{other.target} by {other.runtime} ({other.delegate}) takes {figure(other.times_as_long)} times as long, 95 % "
+        f"interval {figure(low)} to {figure(high)}; {figure(other.median_ms)} ms, taking turns on this device"
+    )
 
 
 def _or_why(value: float | Unavailable) -> str:

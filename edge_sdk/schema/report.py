@@ -167,6 +167,7 @@ class ReportPartition(Frozen):
     pieces: int
     fallback: list[Fallback] = []
     rewrites: list[Rewrite] = []
+    warnings: list[str] = []
 
 
 class Roofline(Frozen):
@@ -196,6 +197,18 @@ class Prediction(Frozen):
     device: list[Tag]
 
 
+class Beside(Frozen):
+    """The same model for the target beside, on the same device and taking turns: above 1 it is slower."""
+
+    target: str
+    runtime: str
+    delegate: str
+    bundle: str
+    median_ms: float
+    times_as_long: float
+    ci95: tuple[float, float]
+
+
 class Report(Frozen):
     """``report.json``."""
 
@@ -218,3 +231,4 @@ class Report(Frozen):
     partition: ReportPartition
     roofline: Roofline
     predictions: list[Prediction] | None = None
+    beside: list[Beside] | None = None

@@ -36,6 +36,7 @@ REPORT_KEYS = [
     "partition",
     "roofline",
     "predictions",
+    "beside",
 ]
 
 
@@ -68,7 +69,7 @@ def test_compile_then_profile(cli, net, tmp_path):
     done = cli("compile", f"{net}:build", "--target", "xnnpack-cpu", "--out", "out", "--json")
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
-    assert list(document) == ["bundle", "selection", "manifest"]
+    assert list(document) == ["bundle", "selection", "beside", "manifest"]
     bundle = Path(document["bundle"]["path"])
     assert bundle.suffix == ".edge" and (tmp_path / bundle).parent == tmp_path / "out"
     assert document["bundle"]["size_bytes"] > 0 and len(document["bundle"]["sha256"]) == 64

@@ -40,7 +40,6 @@ def test_one_runtime_by_name():
             "onnxruntime",
             "target 'xnnpack-cpu' does not allow runtime 'onnxruntime'; it allows: executorch.",
         ),
-        ("galaxy-s24-cpu", "onnxruntime", "target 'galaxy-s24-cpu' "),
     ],
 )
 def test_runtimes_that_are_not_there(target, runtime, message):
