@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 PACKAGES = {"onnxruntime": ("onnxruntime", "numpy"), "executorch": ("executorch", "torch", "numpy")}
 """What a runner imports, by runtime. The first is the runtime itself."""
+_ALONE = {"executorch"}
+"""Packages that are taken without what they require: that is for compiling, and not all of it is there for ARM."""
 
 _CHECK = "import importlib.metadata as m, {modules}; print(m.version('{name}'))"
 _INTERPRETER = (
@@ -118,8 +120,10 @@ def download(interpreter: Interpreter, wanted: list[str]) -> Path:
     command += ["--only-binary=:all:", "--implementation", "cp", "--python-version", f"{major}.{minor}"]
     for platform in interpreter.platforms:
         command += ["--platform", platform]
-    done = subprocess.run([*command, *wanted, "pip"], stdin=subprocess.DEVNULL, capture_output=True, text=True)
-    if done.returncode:
+    for words in (["pip"], *_groups(wanted)):
+        done = subprocess.run([*command, *words], stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        if done.returncode == 0:
+            continue
         lines = [line for line in done.stderr.splitlines() if "ERROR" in line or "No module named pip" in line]
         raise MissingDependencyError(
             f"pip cannot download {' '.join(wanted)} for {interpreter.machine}, Python {major}.{minor}, glibc "
@@ -127,6 +131,13 @@ def download(interpreter: Interpreter, wanted: list[str]) -> Path:
         )
     (folder / ".whole").touch()
     return folder
+
+
+def _groups(wanted: list[str]) -> list[list[str]]:
+    """The requirements as pip is to take them: those with all that they require, and those alone."""
+    alone = [one for one in wanted if one.partition("==")[0] in _ALONE]
+    whole = [one for one in wanted if one not in alone]
+    return [whole, ["--no-deps", *alone]] if alone else [whole]
 
 
 def _requirements(runtime: str) -> list[str]:
@@ -168,12 +179,15 @@ def _interpreter(device: SshDevice) -> Interpreter:
 
 def _install(device: SshDevice, env: str, place: str, pip: str, wanted: list[str]) -> None:
     new, target = quoted(f"{env}.new"), quoted(env)
+    groups = [" ".join(group) for group in _groups(wanted)]
     script = f"""\
 rm -rf {new} {target}.old
 mkdir -p envs
 python3 -m venv --without-pip {new} || exit 1
-PYTHONPATH={quoted(f"{place}/{pip}")} {new}/bin/python -m pip install --quiet --no-index --no-cache-dir \
---disable-pip-version-check --find-links {quoted(place)} {quoted(*wanted)} || {{ rm -rf {new}; exit 1; }}
+for words in {quoted(*groups)}; do
+  PYTHONPATH={quoted(f"{place}/{pip}")} {new}/bin/python -m pip install --quiet --no-index --no-cache-dir \
+    --disable-pip-version-check --find-links {quoted(place)} $words || {{ rm -rf {new}; exit 1; }}
+done
 printf '%s\\n' {quoted(*wanted)} > {new}/edge-sdk.txt
 [ ! -d {target} ] || mv {target} {target}.old
 mv {new} {target} && rm -rf {target}.old"""

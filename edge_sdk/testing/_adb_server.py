@@ -27,6 +27,7 @@ class AdbServer:
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder).absolute()
         self.port = 0
+        self.client = ""
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -35,14 +36,14 @@ class AdbServer:
         return {"ANDROID_ADB_SERVER_PORT": str(self.port)}
 
     def __enter__(self) -> AdbServer:
-        self._adb = shutil.which("adb") or ""
-        if not self._adb:
+        self.client = shutil.which("adb") or ""
+        if not self.client:
             raise FileNotFoundError("the program 'adb' is not on this machine. Debian: apt-get install adb.")
         (self.folder / "home").mkdir(parents=True, exist_ok=True)
         self.port = _ports.free()
         with open(self.folder / "server.log", "ab") as log:
             self._process = subprocess.Popen(
-                [self._adb, "-P", str(self.port), "nodaemon", "server"],
+                [self.client, "-P", str(self.port), "nodaemon", "server"],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -69,7 +70,7 @@ class AdbServer:
         options = {"capture_output": True, "timeout": _CALL_S, "env": self._environment(), **options}
         if "input" not in options:
             options.setdefault("stdin", subprocess.DEVNULL)
-        return subprocess.run([self._adb, *map(str, arguments)], **options)
+        return subprocess.run([self.client, *map(str, arguments)], **options)
 
     def connect(self, device: Phone | LinkProxy | str) -> str:
         """Connects to a phone, or to the proxy or ``HOST:PORT`` in front of one, and returns its serial.

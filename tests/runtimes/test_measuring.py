@@ -1,4 +1,4 @@
-"""Power, heat and sustained running through the real ONNX Runtime runner, on trees of files as the kernel shows them."""
+"""Power, heat and sustained running through the real ONNX Runtime runner, on trees of files as the kernel has them."""
 
 from __future__ import annotations
 

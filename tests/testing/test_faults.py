@@ -24,7 +24,7 @@ def device(request):
     device = request.getfixturevalue(request.param)
     if isinstance(device, Phone):
         server = request.getfixturevalue("server")
-        prefix, env = [server._adb, "-s", device.serial, "shell"], os.environ | server.env
+        prefix, env = [server.client, "-s", device.serial, "shell"], os.environ | server.env
     else:
         prefix, env = ["ssh", "-F", str(device.config), device.alias], dict(os.environ)
 

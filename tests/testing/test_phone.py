@@ -35,8 +35,8 @@ def test_adb_lists_it(server, phone):
 def test_a_key_that_the_phone_knows_is_let_in_at_once(tmp_path):
     with Phone(tmp_path / "phone") as phone, AdbServer(tmp_path / "adb") as server:
         server.connect(phone)
-        server.run("disconnect", phone.serial)
-        phone._door._says_yes = False  # nobody is asked: the key's signature alone opens
+    # The same phone, whose user now allows no computer: the known key alone opens.
+    with Phone(tmp_path / "phone", authorized=False) as phone, AdbServer(tmp_path / "adb") as server:
         assert server.run("connect", phone.serial, text=True).stdout == f"connected to {phone.serial}\n"
         assert _states(server) == {phone.serial: "device"}
 
@@ -236,7 +236,7 @@ def test_a_crash_of_the_app(adb, phone):
 
 def test_force_stop_ends_the_app(adb, server, phone):
     (phone.tmp / "request").write_text("sleep")
-    command = [server._adb, "-s", phone.serial, "shell", _instrument("$TMPDIR/request")]
+    command = [server.client, "-s", phone.serial, "shell", _instrument("$TMPDIR/request")]
     with subprocess.Popen(command, env=os.environ | server.env, stdout=subprocess.PIPE) as running:
         wait_for(lambda: any("runner.py" in process.command for process in phone.processes()))
         adb("shell", "am force-stop dev.edgesdk.runner")
@@ -247,7 +247,7 @@ def test_force_stop_ends_the_app(adb, server, phone):
 @pytest.mark.parametrize("script", ["exec {}", "(cd / && {})\necho end"])
 def test_the_app_ends_with_its_link(server, phone, script):
     (phone.tmp / "request").write_text("sleep")
-    command = [server._adb, "-s", phone.serial, "shell", script.format(_instrument("$TMPDIR/request"))]
+    command = [server.client, "-s", phone.serial, "shell", script.format(_instrument("$TMPDIR/request"))]
     with subprocess.Popen(command, env=os.environ | server.env, stdout=subprocess.DEVNULL) as running:
         wait_for(lambda: any("runner.py" in process.command for process in phone.processes()))
         running.kill()
@@ -259,7 +259,7 @@ def test_nothing_is_left_behind(tmp_path, server):
         server.connect(phone)
         server.run("-s", phone.serial, "shell", "setsid sleep 100 > /dev/null 2>&1 < /dev/null &")
         wait_for(lambda: [process.command for process in phone.processes()] == ["sleep 100"])
-        command = [server._adb, "-s", phone.serial, "shell", "trap '' HUP; sleep 100; sleep 100"]
+        command = [server.client, "-s", phone.serial, "shell", "trap '' HUP; sleep 100; sleep 100"]
         running = subprocess.Popen(command, env=os.environ | server.env)
         wait_for(lambda: len(phone.processes()) >= 3)
         left = phone.processes()

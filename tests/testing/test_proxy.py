@@ -159,7 +159,7 @@ def test_adb_through_a_link_that_is_cut(server, tmp_path):
         server.connect(proxy)
         assert server.run("-s", serial, "push", tmp_path / "file", "/sdcard/file").returncode == 0
         assert (phone.sdcard / "file").read_bytes() == data
-        command = [server._adb, "-s", serial, "shell", "sleep 100; true"]
+        command = [server.client, "-s", serial, "shell", "sleep 100; true"]
         with subprocess.Popen(command, env=os.environ | server.env) as running:
             wait_for(phone.processes)
             proxy.cut()
