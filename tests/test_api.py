@@ -62,7 +62,7 @@ def deploy(model, runtime="onnxruntime", target="desktop-cpu", **options) -> Rep
 def check(report: Report, closest: float = 0.9999) -> None:
     """What holds of every report."""
     content = json.loads(report.model_dump_json())
-    assert set(content) == {*KEYS, "predictions"}
+    assert set(content) == {*KEYS, "predictions", "sustained", "beside"}
     for key, inner in KEYS.items():
         assert inner is None or inner <= set(content[key]), key
     assert Report.model_validate_json(report.model_dump_json()) == report
@@ -296,5 +296,5 @@ def test_the_command_line_prints_one_document(cli, tmp_path):
     done = cli(*arguments)
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
-    assert set(document) == {*KEYS, "predictions"}
+    assert set(document) == {*KEYS, "predictions", "sustained", "beside"}
     assert document == json.loads((tmp_path / "out" / "report.json").read_text())

@@ -123,7 +123,9 @@ def test_a_backend_that_is_not_there(tmp_path):
 
 def test_a_backend_whose_modules_are_missing_names_the_extra(tmp_path):
     attributes = """
-        class Abacus:
+        from edge_sdk.backends.base import Backend
+
+        class Abacus(Backend):
             name, extra = "abacus", "abacus"
             requires, runner_requires = ("json", "no_such_module.inside"), ()
             delegates = frozenset({"beads"})

@@ -36,13 +36,16 @@ def inputs(count: int, seed: int = 1) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal((count, 1, SIZE)).astype(np.float32)
 
 
-def onnx_program(scale: float = 1.0, op: str = "Relu") -> bytes:
-    """An ONNX model of one layer; ``op`` comes after the product."""
+def onnx_program(scale: float = 1.0, op: str = "Relu", idle_steps: int = 0) -> bytes:
+    """An ONNX model of one layer; ``op`` comes after the product, and so many steps that take time and change nothing."""
     onnx = pytest.importorskip("onnx", reason="onnx is not installed: pip install 'edge-sdk[onnxruntime]'")
     pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip install 'edge-sdk[onnxruntime]'")
     spec = onnx.helper.make_tensor_value_info
+    names = ["y0", *(f"y{step + 1}" for step in range(idle_steps))]
+    names[-1] = "y"
+    steps = [onnx.helper.make_node("Relu", [a], [b]) for a, b in zip(names, names[1:], strict=False)]
     graph = onnx.helper.make_graph(
-        [onnx.helper.make_node("MatMul", ["x", "w"], ["h"]), onnx.helper.make_node(op, ["h"], ["y"])],
+        [onnx.helper.make_node("MatMul", ["x", "w"], ["h"]), onnx.helper.make_node(op, ["h"], [names[0]]), *steps],
         "tiny",
         [spec("x", onnx.TensorProto.FLOAT, [1, SIZE])],
         [spec("y", onnx.TensorProto.FLOAT, [1, SIZE])],

@@ -100,10 +100,12 @@ def interval95(estimate: float, parts: Sequence[Deviations]) -> tuple[float, flo
 
 
 def t95(degrees: float) -> float:
-    """The two-sided 95 % quantile of Student's t, within 1 % from 2 degrees of freedom on.
+    """The two-sided 95 % quantile of Student's t, within 1 %.
 
     Source: Abramowitz and Stegun, 26.7.5.
     """
+    if degrees < 2:  # exact at 1 and 2
+        return 4.303 + 2 * (1 / max(1.0, degrees) - 0.5) * (12.706 - 4.303)
     z, v = Z95, degrees
     terms = (
         (z**3 + z) / 4,

@@ -37,16 +37,22 @@ def sustained(windows: Sequence[Window], power: Sequence[Power]) -> Sustained | 
     last = [window.p50_ns / 1e6 for window, end in zip(windows, ends, strict=True) if ends[-1] - end < edge * 0.999]
     early, late = median(first), median(last)
     ratio = late / early
-    half = _MEDIAN_OVER_MEAN * _blocks.half_width(
-        *(_blocks.mean([log(max(value, 1e-9)) for value in part]) for part in (first, last))
+    shares = [(first, -1 / len(first)), (last, 1 / len(last))]
+    low, high = _blocks.interval95(
+        log(ratio),
+        [
+            _blocks.deviations([log(max(value, 1e-9)) for value in part], [share] * len(part), stream)
+            for stream, (part, share) in enumerate(shares)
+        ],
     )
+    low, high = (log(ratio) + _MEDIAN_OVER_MEAN * (edge_of - log(ratio)) for edge_of in (low, high))
     return Sustained(
         time_s=total,
         edge_s=edge,
         first=early,
         last=late,
         last_over_first=ratio,
-        ci95=(ratio * exp(-half), ratio * exp(half)),
+        ci95=(exp(low), exp(high)),
         windows=[
             SustainedWindow(
                 end_s=end - begin,

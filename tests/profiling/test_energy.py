@@ -47,7 +47,7 @@ def test_a_steady_trace_gives_its_joules() -> None:
     found = found_of(IDLE, TIMED)
     assert found.per_inference == pytest.approx(3000 * 0.010, rel=1e-3)  # 3 W for 10 ms: 30 mJ
     assert (found.idle_mw, found.mean_mw) == (pytest.approx(2000.5), pytest.approx(5000.5, rel=1e-3))
-    assert found.method == "ina3221, VDD_IN at 20 Hz, less idle; trapezoid over the timed window"
+    assert found.method.startswith("ina3221 (VDD_IN) at 20 Hz: trapezoid over the timed part less the mean of 100 idle")
 
 
 def test_a_ramp_is_integrated_over_exactly_the_window() -> None:
@@ -130,19 +130,19 @@ def test_a_charger_does_not_matter_to_a_sensor_of_the_board() -> None:
 @pytest.mark.parametrize(
     ("idle", "timed", "reason"),
     [
-        (power("timed", [0], [1]), TIMED, "idle power was not sampled before the run"),
-        (IDLE, power("idle", [0], [1]), "gave no reading during the timed part"),
-        (IDLE, power("timed", [0, 5, 10], [5000, 5001, 5000]), "too few readings: 3 fresh ones in the timed 10 s"),
-        (IDLE, power("timed", [1], [1]), "too few readings: 1 of the timed part"),
-        (IDLE, power("timed", TIMED_T, np.full(len(TIMED_T), 5000.0)), "its figure did not move"),
-        (IDLE, power("timed", TIMED_T[:100], 5000 + np.arange(100)), "do not cover the timed part"),
+        (power("timed", [0], [1]), TIMED, "idle power was not sampled"),
+        (IDLE, power("idle", [0], [1]), "only 0 power readings lie in the 10 s that were timed"),
+        (IDLE, power("timed", [0, 5, 10], [5000, 5001, 5000]), "only 3 power readings lie in the 10 s that were timed"),
+        (IDLE, power("timed", [1], [1]), "power readings lie in the 10 s that were timed"),
+        (IDLE, power("timed", TIMED_T, np.full(len(TIMED_T), 5000.0)), "the power reading of ina3221 did not move"),
+        (IDLE, power("timed", TIMED_T[:100], 5000 + np.arange(100)), "that were timed without any"),
         (TIMED.model_copy(update={"phase": "idle"}), IDLE.model_copy(update={"phase": "timed"}), "readings"),
-        (power("idle", IDLE_T, 6000 + np.arange(100) % 2), TIMED, "nothing is left above idle"),
-        (IDLE, power("timed", [*TIMED_T, 0.0], [*np.arange(len(TIMED_T)), 5.0]), "have the same time"),
+        (power("idle", IDLE_T, 6000 + np.arange(100) % 2), TIMED, "is not above the idle power of 6001 mW"),
+        (IDLE, power("timed", [*TIMED_T, 0.0], [*np.arange(len(TIMED_T)), 5.0]), "are not in the order of time"),
         (
             power("idle", IDLE_T, np.arange(100), "uJ"),
             power("timed", TIMED_T, -np.arange(len(TIMED_T)) + 1e6, "uJ"),
-            "its counter went backwards",
+            "the counter of energy went back",
         ),
     ],
 )

@@ -122,7 +122,9 @@ def test_energy_of_a_run_with_known_watts(good, listen, sysfs):
     assert found.idle_mw == pytest.approx(3000, rel=0.05) and found.mean_mw == pytest.approx(11_000, rel=0.03)
 
 
-def test_raw_samples_come_while_it_measures(good, listen):
+def test_raw_samples_come_while_it_measures(good, listen, folder):
+    # The buffer holds 200,000 samples: of one layer alone it would be full before the first sign of life.
+    (folder / "tiny.onnx").write_bytes(tiny.onnx_program(idle_steps=200))
     seen: list[tuple[str, float]] = []
     messages = listen(good(LONG), lambda message: seen.append((message.type, time.monotonic())))
     batches, result = of(Samples, messages), messages[-1]
