@@ -37,7 +37,7 @@ def inputs(count: int, seed: int = 1) -> np.ndarray:
 
 
 def onnx_program(scale: float = 1.0, op: str = "Relu", idle_steps: int = 0) -> bytes:
-    """An ONNX model of one layer; ``op`` comes after the product, and so many steps that take time and change nothing."""
+    """An ONNX model of one layer: a product, ``op``, and so many steps that take time and change nothing."""
     onnx = pytest.importorskip("onnx", reason="onnx is not installed: pip install 'edge-sdk[onnxruntime]'")
     pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip install 'edge-sdk[onnxruntime]'")
     spec = onnx.helper.make_tensor_value_info

@@ -112,7 +112,10 @@ def _energy(
         mean_mw=mean_mw,
         samples=len(timed.mw),
         method=_method(facts, timed_readings.counts, len(idle.mw), sum(samples_ms) / 1e3 / time_s),
-        inferences_per_battery_percent=battery_mwh * _MJ_PER_MWH / 100 / per_inference if battery_mwh else None,
+        # A battery gives what the device draws while it runs, idle power included.
+        inferences_per_battery_percent=battery_mwh * _MJ_PER_MWH / 100 / (mean_mw * time_s / count)
+        if battery_mwh
+        else None,
     )
 
 
