@@ -42,6 +42,8 @@ _OPTIONS = {
     "ClearAllForwardings": "yes",
     "PermitLocalCommand": "no",
 }
+_RAILS = {"ina3221", "jtop"}
+"""Sensors whose readers lie in ``jetson/``, which the runners find by ``EDGE_SDK_JETSON``."""
 _FORM = "ssh://[user@]host[:port]"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}|[0-9A-Fa-f:.]{2,45}(%[\w.-]+)?")
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+-]{0,63}\$?")
@@ -149,6 +151,8 @@ class SshDevice(RemoteDevice):
             raise DeviceError(f"device '{self.uri}': " + unknown_name("runner", runtime, known))
         program = f"{self.push(runtimes)}/{runtime}/runner.py"
         script = f'{self._python(runtime)}\nexec "$py" -X faulthandler {quoted(program)} "$PWD/request.json"'
+        if request.power is not None and _RAILS & set(request.power.sensors):
+            script = f"export EDGE_SDK_JETSON={quoted(self.push(data_dir('jetson')))}\n{script}"
         yield from self._converse(runtime, script, request)
 
     def _python(self, runtime: str) -> str:

@@ -225,7 +225,7 @@ class Readings:
         begin, end = window or (at_s[0], at_s[-1])
         if self.counts:
             steps = list(zip(pairwise(at_s), pairwise(values), strict=True))
-            powers = [(new - old) / (b - a) for (a, b), (old, new) in steps]
+            powers = [(new - old) / (b - a) if b > a else 0.0 for (a, b), (old, new) in steps]
             weights = [max(0.0, min(b, end) - max(a, begin)) for a, b in pairwise(at_s)]
         else:
             powers, weights = values, _trapezoid(at_s, begin, end)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from devices_remotes import QUICK
 
 from edge_sdk.devices import open_device
 from edge_sdk.devices.ssh import SshDevice
 from edge_sdk.errors import DeviceError, LinkLostError, UnsupportedError
+from edge_sdk.profiling.measure import measure
+from edge_sdk.schema import load_target
 
 
 def message_of(uri: str, **options) -> str:
@@ -96,6 +99,15 @@ def test_an_endless_answer_ends(board) -> None:
     board.stand_in.fault("endless")
     assert "it sent more than" in message_of(board.uri)
     assert board.left_behind() == []
+
+
+def test_the_readers_of_a_jetsons_rails_are_there(board, bundle) -> None:
+    target = load_target("jetson-orin-nano")
+    with open_device(board.uri) as device:
+        found = measure(bundle, device, target, timing=QUICK)
+    reason = found.run.result.power.unavailable
+    assert "ina3221" in reason and "jtop" in reason
+    assert "power_rails" not in reason and "jtop_rails" not in reason and "EDGE_SDK_JETSON" not in reason
 
 
 def test_a_runner_for_this_machine_is_refused() -> None:

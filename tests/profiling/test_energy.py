@@ -150,3 +150,45 @@ def test_readings_that_cannot_be_used_are_refused(idle: Power, timed: Power, rea
     found = found_of(idle, timed)
     assert isinstance(found, Unavailable)
     assert reason in found.unavailable
+
+
+def test_a_stretch_without_readings_is_refused() -> None:
+    kept = np.abs(TIMED_T - 5) > 1
+    found = found_of(IDLE, power("timed", TIMED_T[kept], 5000 + np.arange(kept.sum())))
+    assert found.unavailable.startswith("the power readings leave 2.05 of the 10 s that were timed without any")
+
+
+def test_a_gauge_that_is_renewed_too_slowly_is_refused() -> None:
+    found = found_of(IDLE, power("timed", TIMED_T, 5000 + np.floor(TIMED_T / 4)))
+    assert "gave only 4 different readings in 10.2 s, and 6 are needed" in found.unavailable
+
+
+@pytest.mark.parametrize("renewed_s", [0.001, 0.1, 0.19])
+def test_a_counter_may_be_renewed_in_its_own_time_and_read_in_a_hurry(renewed_s: float) -> None:
+    """A runner reads once more at the edges of a phase: there, two readings lie next to each other."""
+
+    def counter(times_s, watts):
+        hurried = np.sort(np.concatenate([times_s, times_s[:1] + 1e-4, times_s[-1:] + 2e-3]))
+        return hurried, np.floor((hurried + 10) / renewed_s) * renewed_s * watts * 1e6
+
+    found = found_of(power("idle", *counter(IDLE_T, 2), "uJ"), power("timed", *counter(TIMED_T, 5), "uJ"))
+    assert found.per_inference == pytest.approx(30, rel=0.015)
+    assert found.idle_mw == pytest.approx(2000, rel=0.02) and found.ci95[0] <= 30 <= found.ci95[1]
+
+
+def test_readings_of_one_moment_do_no_harm() -> None:
+    same = power("timed", [1.0] * 40, np.arange(40), "uJ")
+    assert isinstance(found_of(power("idle", [-2.0] * 40, np.arange(40), "uJ"), same), Unavailable)
+
+
+def test_work_between_inferences_is_told() -> None:
+    start = [20.0 * place for place in range(500)]
+    found = energy([IDLE, TIMED], FACTS, start, [LATENCY_MS] * 500, charging=False, battery_mwh=None)
+    assert found.method.endswith("; 50% of the timed part was inference, the rest is counted with it")
+    assert found.per_inference == pytest.approx(3000 * 0.020, rel=0.01)
+
+
+def test_no_request_and_what_was_assumed() -> None:
+    assert found_of(IDLE, TIMED, facts=None).unavailable == "power was not sampled in this run"
+    assumed = FACTS.model_copy(update={"assumed": "current_now is in mA"})
+    assert found_of(IDLE, TIMED, facts=assumed).method.endswith("; current_now is in mA")
