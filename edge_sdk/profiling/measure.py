@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _RATE_HZ = 20.0
 _SLOW_GAUGES = {"battery", "power_supply"}
+_SENSOR_TIME_S = 3.0
 _GAUGE_TIME_S = 30.0
 """Fuel gauges of batteries renew their figure about once a second."""
 
@@ -99,7 +100,7 @@ def measure(
             "timing": (timing or Timing()) if timed else None,
         }
         if timed:
-            wanted |= _conditions(target, wanted["timing"], energy, sustain_s)
+            wanted |= _conditions(target, timing, energy, sustain_s)
         say(f"bringing the bundle to {device.uri}")
         request = make_request(bundle, device.push(bundle.path), target, threads).model_copy(update=wanted)
         run = run_once(bundle, device, request, say)
@@ -118,13 +119,15 @@ def measure(
     return Measurement(run, about, numerics, outputs)
 
 
-def _conditions(target: Target | None, timing: Timing, energy: bool, sustain_s: float | None) -> dict[str, Any]:
-    """What the target says of heat and power, for the request; a slow gauge needs a longer run."""
+def _conditions(target: Target | None, timing: Timing | None, energy: bool, sustain_s: float | None) -> dict[str, Any]:
+    """What the target says of heat and power, for the request; its sensors decide how long a run has to be."""
     below = target.thermal.start_below_c.value if target else None
     sensors = target.power.sensors if target and energy else []
-    if set(sensors) & _SLOW_GAUGES:
-        least = max(timing.min_time_s, _GAUGE_TIME_S)
-        timing = timing.model_copy(update={"min_time_s": least, "max_time_s": max(timing.max_time_s, least)})
+    if timing is None:
+        timing = Timing()
+        if sensors:
+            least = _GAUGE_TIME_S if set(sensors) & _SLOW_GAUGES else _SENSOR_TIME_S
+            timing = timing.model_copy(update={"min_time_s": least, "max_time_s": max(timing.max_time_s, least)})
     return {
         "timing": timing,
         "gate": Gate(below_c=below) if below is not None else None,

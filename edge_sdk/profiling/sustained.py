@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from math import exp, log, pi, sqrt
 from statistics import fmean, median
 from typing import TYPE_CHECKING
 
+from edge_sdk.errors import DeviceError
 from edge_sdk.profiling import _blocks
 from edge_sdk.schema.report import Sustained, SustainedWindow
 
@@ -25,10 +27,15 @@ def sustained(windows: Sequence[Window], power: Sequence[Power]) -> Sustained | 
     Args:
         windows: The stretches of the sustained part, in the order of time.
         power: The readings of a power sensor; those of the phase ``sustain`` are used.
+
+    Raises:
+        DeviceError: The windows cannot be true.
     """
     if len(windows) < MIN_WINDOWS:
         return None
     ends = [window.end_ns / 1e9 for window in windows]
+    if any(b <= a for a, b in pairwise(ends)) or not all(window.p50_ns for window in windows):
+        raise DeviceError("the runner's windows of sustained running are not in the order of time, or took no time.")
     # The first window's start is not told; it is as long as the next.
     begin = 2 * ends[0] - ends[1]
     total = ends[-1] - begin
@@ -41,7 +48,7 @@ def sustained(windows: Sequence[Window], power: Sequence[Power]) -> Sustained | 
     low, high = _blocks.interval95(
         log(ratio),
         [
-            _blocks.deviations([log(max(value, 1e-9)) for value in part], [share] * len(part), stream)
+            _blocks.deviations([log(value) for value in part], [share] * len(part), stream)
             for stream, (part, share) in enumerate(shares)
         ],
     )

@@ -10,7 +10,8 @@ from edge_sdk.schema._base import Frozen, Sensor
 from edge_sdk.schema.report import Conditions, Latency, Memory, Unavailable
 
 _Text = Annotated[str, Field(max_length=4096)]
-_Nanoseconds = Annotated[int, Field(ge=0)]
+_Nanoseconds = Annotated[int, Field(ge=0, le=2**62)]
+_Time = Annotated[int, Field(ge=-(2**62), le=2**62)]
 
 
 NO_OUTPUTS = "no_outputs"
@@ -72,8 +73,8 @@ class Power(Frozen):
     type: Literal["power"]
     phase: Literal["idle", "timed", "sustain"]
     unit: Literal["mW", "uJ"]
-    t_ns: list[int]
-    value: list[Annotated[float, Field(ge=0)]]
+    t_ns: list[_Time]
+    value: list[Annotated[float, Field(ge=0, le=1e18)]]
 
 
 class PowerFacts(Frozen):
@@ -92,7 +93,7 @@ class Window(Frozen):
     """A stretch of the sustained part: when it ended on the clock of ``start_ns``, and what it was like."""
 
     type: Literal["window"]
-    end_ns: int
+    end_ns: _Time
     runs: Annotated[int, Field(ge=1)]
     p50_ns: _Nanoseconds
     p90_ns: _Nanoseconds

@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from edge_sdk.errors import DeviceError
 from edge_sdk.profiling.sustained import sustained
 from edge_sdk.reporting.plots import sustained_plot
 from edge_sdk.schema.messages import Power, Window
@@ -59,6 +60,19 @@ def test_a_short_run_compares_thirds() -> None:
 
 def test_too_few_windows_say_nothing() -> None:
     assert sustained(windows([1.0] * 5), []) is None
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        [window.model_copy(update={"end_ns": 7}) for window in windows([1.0] * 8)],
+        windows([1.0] * 8)[::-1],
+        windows([1.0] * 7 + [0.0]),
+    ],
+)
+def test_windows_that_cannot_be_true_are_refused(broken: list[Window]) -> None:
+    with pytest.raises(DeviceError, match="are not in the order of time, or took no time"):
+        sustained(broken, [])
 
 
 @pytest.mark.parametrize("unit", ["mW", "uJ"])
