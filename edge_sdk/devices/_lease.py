@@ -23,7 +23,6 @@ logger = logging.getLogger(__name__)
 LEASE_S = 60
 BEAT_S = 15.0
 _POLL_S = 0.5
-_ANSWER_S = 30.0
 
 _SCRIPT = """\
 umask 022
@@ -83,10 +82,13 @@ class Lease:
         base: The base folder there.
         owner: Who holds it, for others to read.
         clean: Lines of a script that take away what dead sessions left.
+        silence_s: How long an answer may take.
         token: Proves that a lock left behind by a dropped link is this session's own.
     """
 
-    def __init__(self, link: Link, base: str, owner: str, clean: str, token: str | None = None) -> None:
+    def __init__(
+        self, link: Link, base: str, owner: str, clean: str, silence_s: float, token: str | None = None
+    ) -> None:
         self.owner = owner
         self.token = token or uuid.uuid4().hex
         script = _SCRIPT.format(
@@ -97,6 +99,7 @@ class Lease:
             clean=clean,
         )
         self._link = link
+        self._silence_s = silence_s
         self._script = script
         self._child: Child | None = None
         self._stop = threading.Event()
@@ -141,7 +144,7 @@ class Lease:
 
     def _try(self) -> str | None:
         """None where the lock was taken, else who holds it."""
-        limits = Limits(line_bytes=4096, total_bytes=1 << 16, silence_s=_ANSWER_S, overall_s=1e9)
+        limits = Limits(line_bytes=4096, total_bytes=1 << 16, silence_s=self._silence_s, overall_s=1e9)
         child = self._link.child(self._script, limits, stdin=True)
         try:
             answer = next(child.lines(), b"").decode(errors="replace").strip()

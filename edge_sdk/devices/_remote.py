@@ -173,7 +173,7 @@ class RemoteDevice(Device):
     @contextmanager
     def lock(self, owner: str) -> Iterator[None]:
         """Holds the device for one measurement at a time, whoever reaches it by this kind of link."""
-        lease = Lease(self._link, self._base, owner, self._sweep)
+        lease = Lease(self._link, self._base, owner, self._sweep, self._silence_s)
         self._patiently("lock", lambda _: lease.take(self._lock_wait_s))
         self._lease = lease
         try:
@@ -289,7 +289,7 @@ class RemoteDevice(Device):
 
     def _stop_runner(self) -> None:
         try:
-            self._once(_KILL.format(session=self._session), "stop the runner", silence_s=_STOP_S, overall_s=_STOP_S)
+            self._once(_KILL.format(session=self._session), "stop the runner", silence_s=min(_STOP_S, self._silence_s))
         except DeviceError as error:  # what cannot be reached ends by itself, at its next message
             logger.info("%s", error)
 
@@ -370,7 +370,7 @@ class RemoteDevice(Device):
         if lease is None or lease.is_held:
             return
         lease.give_back()
-        anew = Lease(self._link, self._base, lease.owner, self._sweep, lease.token)
+        anew = Lease(self._link, self._base, lease.owner, self._sweep, self._silence_s, lease.token)
         anew.take(self._lock_wait_s)
         self._lease = anew
 
