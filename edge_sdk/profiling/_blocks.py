@@ -25,6 +25,7 @@ Z95 = 1.959964
 _MOST_VALUES = 2000
 _LEAST_PHI, _MOST_PHI = -0.9, 0.95
 _FEWEST_DEGREES = 2.0
+_FEWEST_FITTED = 8
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def deviations(values: Sequence[float], weights: Sequence[float], stream: int = 
     """Resamples ``sum(weights * values)``.
 
     Args:
-        values: In the order of measurement, at least 5.
+        values: In the order of measurement, at least 2.
         weights: As many, their sum above zero.
         stream: Different numbers give independent draws.
     """
@@ -59,11 +60,12 @@ def deviations(values: Sequence[float], weights: Sequence[float], stream: int = 
     if power == 0:
         return Deviations(np.zeros(DRAWS), count - 1.0, 1)
     phi = float(residuals[1:] @ residuals[:-1]) / power
-    phi = min(max((count * phi + 1) / (count - 3), _LEAST_PHI), _MOST_PHI)
+    # Of very few values nothing can be said about how they follow each other; Student's factor is wide then.
+    phi = min(max((count * phi + 1) / (count - 3), _LEAST_PHI), _MOST_PHI) if count >= _FEWEST_FITTED else 0.0
     block = max(1, int(count ** (1 / 3)))
     shocks = np.concatenate(([residuals[0] * sqrt(1 - phi**2)], residuals[1:] - phi * residuals[:-1]))
     # Two factors undo what the fit and the mean of each block take off the variance.
-    shocks = (shocks - shocks.mean()) * sqrt(count / (count - 1 - block))
+    shocks = (shocks - shocks.mean()) * sqrt(count / max(1, count - 1 - block))
 
     # The sum is linear in the shocks: each has the weight of all values that it still moves.
     blocks = -(-count // block)

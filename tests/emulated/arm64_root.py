@@ -191,7 +191,7 @@ def main() -> None:
     parser.add_argument("folder", type=lambda text: Path(text).resolve())
     parser.add_argument("--port", type=int, default=0, help="default: a free one")
     options = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     if options.verb == "make":
         make(options.folder)
     elif options.verb == "stop":

@@ -58,6 +58,13 @@ def test_a_short_run_compares_thirds() -> None:
     assert sustained(windows([1.0] * 30), []).edge_s == pytest.approx(10)
 
 
+@pytest.mark.parametrize("count", range(6, 25))
+def test_a_run_of_few_windows_has_a_wide_interval(count: int) -> None:
+    dice = np.random.default_rng(count)
+    found = sustained(windows(1 + 0.01 * dice.standard_normal(count)), [])
+    assert found.ci95[0] < found.last_over_first < found.ci95[1]
+
+
 def test_too_few_windows_say_nothing() -> None:
     assert sustained(windows([1.0] * 5), []) is None
 
