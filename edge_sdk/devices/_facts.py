@@ -22,8 +22,8 @@ say bits getconf LONG_BIT
 say os-release cat /etc/os-release
 say l4t cat /etc/nv_tegra_release
 say cpuinfo cat /proc/cpuinfo
-say compatible tr '\\000' '\\n' < /proc/device-tree/compatible
-say model tr -d '\\000' < /proc/device-tree/model
+say compatible sh -c "tr '\\000' '\\n' < /proc/device-tree/compatible"
+say model sh -c "tr -d '\\000' < /proc/device-tree/model"
 say product cat /sys/class/dmi/id/product_name
 say meminfo cat /proc/meminfo
 say gpu nvidia-smi -L

@@ -19,7 +19,8 @@ from edge_sdk.devices._process import Child, Limits
 from edge_sdk.devices._protocol import BrokenStreamError, plain
 from edge_sdk.errors import DeviceError, LinkLostError, MissingDependencyError
 
-_END = b"@edge-sdk-end "
+END = b"@edge-sdk-end "
+"""Before the exit code on the last line of what a script prints: where it is missing, the link dropped."""
 _MOST_BYTES = 1 << 20
 _CODE_BYTES = 16
 _QUICK_S = 30.0
@@ -58,11 +59,20 @@ class Link(ABC):
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
-        self._client = shutil.which(self.client) or ""
-        if not self._client:
-            raise MissingDependencyError(
-                f"device '{uri}': the program '{self.client}' is not on this machine. Install {self.package}."
-            )
+        self._client = self.program(f"device '{uri}': ")
+
+    @classmethod
+    def program(cls, where: str = "") -> str:
+        """The path of the client.
+
+        Raises:
+            MissingDependencyError: It is not on this machine; the message begins with ``where``.
+        """
+        if path := shutil.which(cls.client):
+            return path
+        raise MissingDependencyError(
+            f"{where}the program '{cls.client}' is not on this machine. Install {cls.package}."
+        )
 
     @abstractmethod
     def command(self, script: str) -> list[str]:
@@ -109,20 +119,20 @@ class Link(ABC):
             DeviceError: The device does not let us in, hangs, or says too much.
         """
         limits = Limits(total_bytes=most_bytes + 64, silence_s=silence_s, overall_s=overall_s)
-        ended = f"(\n{script}\n)\nprintf '\\n{_END.decode()}%s\\n' \"$?\""
+        ended = f"(\n{script}\n)\nprintf '\\n{END.decode()}%s\\n' \"$?\""
         kept = bytearray()
         last = b""
         with self.child(ended, limits, stdin=source is not None) as child:
             try:
                 for chunk in child.exchange(source):
                     last += chunk
-                    ready, last = last[: -len(_END) - _CODE_BYTES], last[-len(_END) - _CODE_BYTES :]
+                    ready, last = last[: -len(END) - _CODE_BYTES], last[-len(END) - _CODE_BYTES :]
                     (sink or kept.extend)(ready)
                 child.exit_code()
             except BrokenStreamError as error:
                 raise DeviceError(f"device '{self.uri}': step '{step}' failed: {error}") from error
             words = child.tail()
-        body, mark, code = last.rpartition(b"\n" + _END)
+        body, mark, code = last.rpartition(b"\n" + END)
         if not mark or not code.strip().isdigit():
             raise self.lost(words, step)
         (sink or kept.extend)(body)

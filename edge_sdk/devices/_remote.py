@@ -16,6 +16,7 @@ import uuid
 from abc import abstractmethod
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from itertools import count
 from pathlib import Path
 from time import monotonic, sleep
@@ -24,7 +25,7 @@ from typing import TYPE_CHECKING, ClassVar, TypeVar
 from edge_sdk._files import storage_error
 from edge_sdk.devices import _facts
 from edge_sdk.devices._lease import HOLDER, Lease
-from edge_sdk.devices._link import Done, Link, quoted
+from edge_sdk.devices._link import END, Done, Link, quoted
 from edge_sdk.devices._process import Child, Limits
 from edge_sdk.devices._protocol import BrokenStreamError, conversation
 from edge_sdk.devices._store import Store, Tree
@@ -40,8 +41,8 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_END = b"@edge-sdk-end "
 _MOST_PULLED = 8 << 30
+_UNWRITTEN = 44
 _MOST_PRINTED = 16 << 20
 _STOP_S = 10.0
 _PAUSES_S = (0.2, 0.5, 1.0, 2.0)
@@ -126,7 +127,7 @@ class RemoteDevice(Device):
         """Brings a file or folder to the device; see `Device.push`."""
         path = path.resolve()
         free = _facts.free_bytes(self.facts.get("space", ""))
-        store = Store(self._run, self.uri, free, bool(self.facts.get("gzip")))
+        store = Store(self.script, self.uri, free, bool(self.facts.get("gzip")))
         place = store.push(Tree.of(path))
         return f"{self._base}/{place}" + (f"/{path.name}" if path.is_file() else "")
 
@@ -147,7 +148,7 @@ class RemoteDevice(Device):
         def fetch(attempt: int) -> Done:
             with open(local, "wb") as file:
                 return self._once(
-                    f"[ -f {quoted(remote)} ] || exit 44\ncat {quoted(remote)}",
+                    f"[ -f {quoted(remote)} ] || exit {_UNWRITTEN}\ncat {quoted(remote)}",
                     "pull",
                     sink=file.write,
                     most_bytes=_MOST_PULLED,
@@ -158,7 +159,7 @@ class RemoteDevice(Device):
         except OSError as error:
             raise storage_error(local, error) from error
         if done.code:
-            what = "the runner did not write it" if done.code == 44 else done.reason
+            what = "the runner did not write it" if done.code == _UNWRITTEN else done.reason
             raise DeviceError(f"device '{self.uri}': {remote} cannot be pulled: {what}.")
 
     @property
@@ -166,9 +167,18 @@ class RemoteDevice(Device):
         """The folder on the device that everything of Edge SDK lies in."""
         return self._base
 
-    def script(self, script: str, step: str, **options) -> Done:
-        """Runs a script in the base folder, again where the link drops; it must bear to be run twice."""
-        return self._patiently(step, lambda _: self._once(script, step, **options))
+    def script(self, script: str, step: str, source: Callable[[int], Iterator[bytes]] | None = None, **options) -> Done:
+        """Runs a script in the base folder, again where the link drops; it must bear to be run twice.
+
+        Args:
+            script: POSIX sh.
+            step: What it is for, in messages.
+            source: Gives what the script reads; called with the number of the attempt, from 0.
+            options: Of `Link.run`.
+        """
+        return self._patiently(
+            step, lambda attempt: self._once(script, step, source=source(attempt) if source else None, **options)
+        )
 
     @contextmanager
     def lock(self, owner: str) -> Iterator[None]:
@@ -184,14 +194,14 @@ class RemoteDevice(Device):
 
     def held_by(self) -> str | None:
         """Who measures on the device now; see `Device.held_by`."""
-        return " ".join(self._run(HOLDER, "look who measures").text.split()) or None
+        return " ".join(self.script(HOLDER, "look who measures").text.split()) or None
 
     def close(self) -> None:
         """Ends what this session left running on the device, removes its files, and closes the link."""
         try:
             if self._used:
                 kill = _KILL.format(session=self._session)
-                self._run(f"{kill}\n{self._clean_up}\nrm -rf runs/{self._session}", "clean up")
+                self.script(f"{kill}\n{self._clean_up}\nrm -rf runs/{self._session}", "clean up")
         except DeviceError as error:
             logger.warning("%s; its next session cleans up", error)
         finally:
@@ -239,7 +249,7 @@ class RemoteDevice(Device):
             "cat > request.json || exit 1\n"
             f"EDGE_SDK_SESSION={self._session} sh -c {quoted(f'echo $$ > pid{chr(10)}{script}')} < /dev/null\n"
             "code=$?\nrm -f pid\nexit $code\n)\n"
-            f"printf '%s\\n' \"{_END.decode()}$?\""
+            f"printf '%s\\n' \"{END.decode()}$?\""
         )
         ended = False
         source = iter([request.model_dump_json().encode()])
@@ -257,10 +267,10 @@ class RemoteDevice(Device):
         self._used = True
         self._patiently("run", lambda _: self._hold())
         assert self._native is not None
-        program = self.push(self._native.binary)
+        program = self._program
         words = [program if word == str(self._native.binary) else word for word in words]
         script = (
-            f"chmod 755 {quoted(program)}\nmkdir -p runs/{self._session} && cd runs/{self._session} || exit 1\n"
+            f"mkdir -p runs/{self._session} && cd runs/{self._session} || exit 1\n"
             f"EDGE_SDK_SESSION={self._session} "
             f"sh -c {quoted(f'echo $$ > pid{chr(10)}exec {quoted(*words)}')} 2>&1 < /dev/null\n"
             "code=$?\nrm -f pid\nexit $code"
@@ -287,6 +297,14 @@ class RemoteDevice(Device):
             )
         return done.text
 
+    @cached_property
+    def _program(self) -> str:
+        """The user's own program on the device, pushed when it is first needed."""
+        assert self._native is not None
+        program = self.push(self._native.binary)
+        self.script(f"chmod 755 {quoted(program)}", "push")
+        return program
+
     def _stop_runner(self) -> None:
         try:
             self._once(_KILL.format(session=self._session), "stop the runner", silence_s=min(_STOP_S, self._silence_s))
@@ -298,8 +316,8 @@ class RemoteDevice(Device):
         code = None
         try:
             for line in child.lines(source):
-                if line.startswith(_END):
-                    code = line[len(_END) :].decode(errors="replace")
+                if line.startswith(END):
+                    code = line[len(END) :].decode(errors="replace")
                     break
                 yield line
         except BrokenStreamError as error:
@@ -333,12 +351,6 @@ class RemoteDevice(Device):
         """Runs a script in the base folder; a link that drops is an error."""
         options = {"silence_s": self._silence_s, **options}
         return self._link.run(f"umask 022\ncd {quoted(self._base)} || exit 1\n{script}", step, **options)
-
-    def _run(self, script: str, step: str, source: Callable[[int], Iterator[bytes]] | None = None) -> Done:
-        """Runs a script in the base folder, again where the link drops; it must bear to be run twice."""
-        return self._patiently(
-            step, lambda attempt: self._once(script, step, source=source(attempt) if source else None)
-        )
 
     def _patiently(self, step: str, action: Callable[[int], T]) -> T:
         """Does something over the link; where that drops, waits for it to come back and does it again."""

@@ -150,7 +150,14 @@ class Store:
                 came += _PROBE_BYTES
                 packed = slow and self.gzip and file.packs(came)
             taker = "gzip -dc" if packed else "cat"
-            script = _TAKE.format(taker=taker, part=file.part, digest=file.digest, afterwards=afterwards)
+            script = _TAKE.format(
+                taker=taker,
+                part=file.part,
+                digest=file.digest,
+                unwritten=_UNWRITTEN,
+                changed=_CHANGED,
+                afterwards=afterwards,
+            )
             if self._append(file, came, file.size, script, packed):
                 return
             logger.warning("%s: %s arrived changed; it is sent again", self.uri, file.path.name)
@@ -195,9 +202,9 @@ done"""
 
 _TAKE = """\
 if [ ! -f objects/{digest} ]; then
-  {taker} >> {part} || exit 9
+  {taker} >> {part} || exit {unwritten}
   s=$(sha256sum < {part})
-  if [ "${{s%% *}}" = {digest} ]; then mv -f {part} objects/{digest}; else rm -f {part}; exit 10; fi
+  if [ "${{s%% *}}" = {digest} ]; then mv -f {part} objects/{digest}; else rm -f {part}; exit {changed}; fi
 fi
 {afterwards}"""
 

@@ -30,6 +30,13 @@ _STATES = {
     "authorizing": "it is still asking for permission: unlock it and accept 'Allow USB debugging'",
 }
 
+_REFUSED = {
+    "unauthorized": "unauthorized",
+    "no permissions": "device (still )?no permissions|insufficient permissions",
+    "authorizing": "authorizing",
+}
+"""State to what adb says of it when a command cannot be run; no further try mends these."""
+
 
 @dataclass(frozen=True)
 class Attached:
@@ -80,10 +87,8 @@ class AdbLink(Link):
     def refusal(self, words: str) -> DeviceError | None:
         """What adb says of a device that does not let us in, with what mends it."""
         text = plain(words)
-        for state in ("unauthorized", "no permissions", "authorizing"):
-            if re.search(
-                rf"device (still )?{state}|insufficient permissions" if state == "no permissions" else state, text
-            ):
+        for state, pattern in _REFUSED.items():
+            if re.search(pattern, text):
                 return DeviceError(f"device '{self.uri}': {_STATES[state]}.")
         if "more than one device" in text or "cannot connect to daemon" in text or "failed to start daemon" in text:
             return DeviceError(f"device '{self.uri}': adb says: {' '.join(text.split())[:300]}.")
@@ -230,13 +235,7 @@ def attached() -> list[Attached]:
         DeviceError: adb fails.
         MissingDependencyError: There is no adb here.
     """
-    import shutil
-
-    from edge_sdk.errors import MissingDependencyError
-
-    client = shutil.which(AdbLink.client)
-    if client is None:
-        raise MissingDependencyError(f"the program 'adb' is not on this machine. Install {AdbLink.package}.")
+    client = AdbLink.program()
     found = []
     for line in plain(_adb(client, "adb://", "devices")).splitlines():
         serial, _, state = line.partition("\t")
