@@ -25,12 +25,14 @@ from edge_sdk.errors import DeviceError
 logger = logging.getLogger(__name__)
 
 _CHUNK = 1 << 18
-_PROBE_BYTES = 1 << 20
+_SAMPLE_BYTES = 1 << 20
 _SLOW_BYTES_S = 16e6
 """Below this rate a link is slower than zlib's fastest level on one core, which packs some 50 MB/s."""
+_SLOW_AFTER_S = 0.5
+"""So long a file is sent as it is before the link's rate is judged."""
+_WORTH_BYTES = 4 << 20
+"""With less of a file left it is not packed."""
 _WORTH = 0.9
-_SLOW_FROM_BYTES = 4 * _PROBE_BYTES
-"""Of larger files the first MiB is sent by itself, to learn the link's rate."""
 _TRIES = 3
 _UNWRITTEN, _CHANGED = 9, 10
 _NO_SPACE = ("No space left", "Disk quota exceeded", "File too large")
@@ -141,53 +143,47 @@ class Store:
         if came > file.size:
             self.run(f"rm -f {file.part}", "push")
             came = 0
-        packed = False
-        for _ in range(_TRIES):
-            if came + _SLOW_FROM_BYTES < file.size:
-                begin = perf_counter()
-                self._append(file, came, came + _PROBE_BYTES, f"cat >> {file.part} || exit {_UNWRITTEN}")
-                slow = _PROBE_BYTES / (perf_counter() - begin) < _SLOW_BYTES_S
-                came += _PROBE_BYTES
-                packed = slow and self.gzip and file.packs(came)
-            taker = "gzip -dc" if packed else "cat"
-            script = _TAKE.format(
-                taker=taker,
-                part=file.part,
-                digest=file.digest,
-                unwritten=_UNWRITTEN,
-                changed=_CHANGED,
-                afterwards=afterwards,
-            )
-            if self._append(file, came, file.size, script, packed):
+        packed, tries = False, _TRIES
+        while tries:
+            stream = _Stream(file, came, packed, may_stop=self.gzip and not packed)
+            done = self._take(stream, afterwards)
+            if done.code == 0:
                 return
+            if done.code == _UNWRITTEN and stream.has_stopped:
+                packed, came = True, _count(done.text.strip())
+                continue
+            if done.code != _CHANGED:
+                self.run(f"rm -f {file.part}", "push")
+                full = any(words in done.reason for words in _NO_SPACE)
+                words = "no space is left there. Free some" if full else done.reason
+                raise DeviceError(f"device '{self.uri}': {file.path.name} cannot be written at step 'push': {words}.")
             logger.warning("%s: %s arrived changed; it is sent again", self.uri, file.path.name)
-            came = 0
+            came, tries = 0, tries - 1
         raise DeviceError(
             f"device '{self.uri}': {file.path.name} arrived changed {_TRIES} times at step 'push'; its storage may be "
             "bad."
         )
 
-    def _append(self, file: _File, start: int, end: int, script: str, packed: bool = False) -> bool:
-        """Runs a script that takes bytes ``start`` to ``end`` of a file; after a dropped link, from where it stopped.
-
-        Returns:
-            False where the file arrived changed.
-        """
+    def _take(self, stream: _Stream, afterwards: str) -> Done:
+        """Runs the script that takes a file; after a dropped link, from where it stopped."""
+        file = stream.file
 
         def source(attempt: int) -> Iterator[bytes]:
-            begin = start
             if attempt:
-                came = self.run(f"wc -c < {file.part} 2>/dev/null || echo 0", "push").text
-                begin = max(start, min(end, _count(came.strip())))
-            return file.read(begin, end, packed)
+                came = _count(self.run(f"wc -c < {file.part} 2>/dev/null || echo 0", "push").text.strip())
+                stream.start = max(stream.start, min(file.size, came))
+            return iter(stream)
 
-        done = self.run(script, "push", source=source)
-        if done.code not in (0, _CHANGED):
-            self.run(f"rm -f {file.part}", "push")
-            full = any(words in done.reason for words in _NO_SPACE)
-            words = "no space is left there. Free some" if full else done.reason
-            raise DeviceError(f"device '{self.uri}': {file.path.name} cannot be written at step 'push': {words}.")
-        return done.code == 0
+        script = _TAKE.format(
+            taker="gzip -dc" if stream.packed else "cat",
+            part=file.part,
+            digest=file.digest,
+            size=file.size,
+            unwritten=_UNWRITTEN,
+            changed=_CHANGED,
+            afterwards=afterwards,
+        )
+        return self.run(script, "push", source=source)
 
 
 _LOOK = """\
@@ -202,11 +198,13 @@ done"""
 
 _TAKE = """\
 if [ ! -f objects/{digest} ]; then
-  {taker} >> {part} || exit {unwritten}
-  s=$(sha256sum < {part})
+  s=$({{ cat {part} 2>/dev/null; {taker} | tee -a {part}; }} | sha256sum)
+  n=$(wc -c < {part})
+  [ ${{n:-0}} -ge {size} ] || {{ echo ${{n:-0}}; exit {unwritten}; }}
   if [ "${{s%% *}}" = {digest} ]; then mv -f {part} objects/{digest}; else rm -f {part}; exit {changed}; fi
 fi
 {afterwards}"""
+"""The hash is taken while the file arrives, so that no second pass comes after it."""
 
 
 @dataclass(frozen=True)
@@ -230,20 +228,43 @@ class _File:
         """Whether a piece of it becomes enough smaller."""
         with open(self.path, "rb") as file:
             file.seek(offset)
-            sample = file.read(_PROBE_BYTES)
+            sample = file.read(_SAMPLE_BYTES)
         return len(zlib.compress(sample, 1)) < _WORTH * len(sample)
 
-    def read(self, start: int, end: int, packed: bool) -> Iterator[bytes]:
-        """Bytes ``start`` to ``end``, as a gzip stream where wanted."""
-        packer = zlib.compressobj(1, wbits=31) if packed else None
-        with open(self.path, "rb") as file:
-            file.seek(start)
-            left = end - start
-            while left > 0 and (chunk := file.read(min(_CHUNK, left))):
-                left -= len(chunk)
+
+@dataclass
+class _Stream:
+    """The bytes of a file from ``start`` to its end, as a gzip stream where ``packed``.
+
+    Where it ``may_stop`` it ends early, and says so by ``has_stopped``, once the link has shown to be slow
+    and the rest becomes smaller by packing.
+    """
+
+    file: _File
+    start: int
+    packed: bool
+    may_stop: bool
+    has_stopped: bool = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        self.has_stopped = False
+        packer = zlib.compressobj(1, wbits=31) if self.packed else None
+        begin, sent = perf_counter(), 0
+        with open(self.file.path, "rb") as file:
+            file.seek(self.start)
+            while chunk := file.read(_CHUNK):
                 piece = packer.compress(chunk) if packer else chunk
                 if piece:
                     yield piece
+                sent += len(chunk)
+                seconds = perf_counter() - begin
+                if self.may_stop and seconds > _SLOW_AFTER_S:
+                    offset = self.start + sent
+                    self.may_stop = False
+                    left = self.file.size - offset
+                    if sent / seconds < _SLOW_BYTES_S and left > _WORTH_BYTES and self.file.packs(offset):
+                        self.has_stopped = True
+                        return
         if packer:
             yield packer.flush()
 

@@ -40,10 +40,14 @@ class LinkProxy:
         host: The server's address.
         port: The server's port.
         delay_ms: How much later bytes arrive, in either direction; may be changed at any time.
+        bytes_per_s: How much passes in a second in either direction, all connections together; None is as much
+            as the machine carries.
     """
 
-    def __init__(self, host: str, port: int, *, delay_ms: float = 0.0) -> None:
+    def __init__(self, host: str, port: int, *, delay_ms: float = 0.0, bytes_per_s: float | None = None) -> None:
         self.delay_ms = delay_ms
+        self.bytes_per_s = bytes_per_s
+        self._free_at = {True: 0.0, False: 0.0}  # when each direction has carried what it was given
         self.port = 0
         self._server = (host, port)
         self._is_frozen = False
@@ -154,15 +158,17 @@ class LinkProxy:
         done.wait()
 
     def _run(self) -> None:
+        flushed = monotonic()
         while self._runs:
-            for key, events in self._selector.select(self._pause()):
+            for key, events in self._selector.select(self._pause(flushed)):
                 if key.fileobj is self._woken:
                     self._obey()
                 elif key.fileobj is self._listener:
                     self._take()
                 elif key.data in self._ends:
                     self._pass(key.data, events)
-            self._flush()
+            flushed = monotonic()
+            self._flush(flushed)
         self._selector.close()
         for sock in (self._listener, self._wake, self._woken):
             sock.close()
@@ -242,7 +248,7 @@ class LinkProxy:
             return
         if end.is_client and self._left is not None:
             self._left -= len(data)
-        other.waiting.append((monotonic() + self.delay_ms / 1000, memoryview(data)))
+        other.waiting.append((self._due(end, len(data)), memoryview(data)))
         other.waiting_bytes += len(data)
         if self._left is not None and self._left <= 0:
             self._left = None
@@ -250,6 +256,14 @@ class LinkProxy:
             with suppress(OSError):
                 self._send(other)
             self._reset()
+
+    def _due(self, end: _End, count: int) -> float:
+        """When so many bytes that come from ``end`` have passed."""
+        passed = monotonic()
+        if self.bytes_per_s is not None:
+            passed = max(passed, self._free_at[end.is_client]) + count / self.bytes_per_s
+            self._free_at[end.is_client] = passed
+        return passed + self.delay_ms / 1000
 
     def _send(self, end: _End) -> None:
         """Sends what is due; after the last of it, that the other side has ended."""
@@ -275,21 +289,19 @@ class LinkProxy:
             if end.other.has_ended and not end.other.waiting:
                 self._close(end, reset=False)
 
-    def _flush(self) -> None:
-        now = monotonic()
+    def _flush(self, now: float) -> None:
         for end in [end for end in self._ends if end.waiting and end.waiting[0][0] <= now]:
             self._send(end)
             for one in (end, end.other):
                 if one in self._ends:
                     self._watch(one)
 
-    def _pause(self) -> float | None:
-        """How long nothing is due; what is due and cannot be sent the selector watches."""
+    def _pause(self, flushed: float) -> float | None:
+        """How long nothing is due; what was due when last sent, and could not be, the selector watches."""
         if self._is_frozen:
             return None
-        now = monotonic()
-        due = [end.waiting[0][0] for end in self._ends if end.waiting and end.waiting[0][0] > now]
-        return max(0.0, min(due) - now) if due else None
+        due = [end.waiting[0][0] for end in self._ends if end.waiting and end.waiting[0][0] > flushed]
+        return max(0.0, min(due) - monotonic()) if due else None
 
     def _reset(self) -> None:
         for end in list(self._ends):

@@ -219,6 +219,8 @@ class SshServer:
             "PasswordAuthentication no",
             "KbdInteractiveAuthentication no",
             "PermitUserRC no",
+            # The account's login shell reads its settings from there too, which is none of the user's own.
+            f'SetEnv "HOME={self.home}"',
             "PrintMotd no",
             "PrintLastLog no",
             "UseDNS no",

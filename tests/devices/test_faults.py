@@ -107,7 +107,7 @@ def test_what_was_measured_is_kept_when_the_link_does_not_come_back(far, bundle:
 
 
 def test_a_full_disk(far, bundle: Bundle) -> None:
-    far.stand_in.fault("disk_full", on=r"cat >> objects/", bytes=10)
+    far.stand_in.fault("disk_full", on=r"tee -a objects/", bytes=10)
     assert "at step 'push': no space is left there" in fails(far, bundle)
 
 

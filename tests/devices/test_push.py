@@ -114,7 +114,7 @@ def test_a_file_that_was_changed_there_is_replaced(far, tmp_path: Path) -> None:
 def test_a_full_disk_is_told_and_leaves_nothing(far, tmp_path: Path) -> None:
     file = a_file(tmp_path, 2 * MIB)
     with far.open() as device:
-        far.stand_in.fault("disk_full", on=r"cat >> objects/")
+        far.stand_in.fault("disk_full", on=r"tee -a objects/")
         with pytest.raises(DeviceError) as caught:
             device.push(file)
         assert str(caught.value) == (

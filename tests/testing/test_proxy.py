@@ -138,6 +138,15 @@ def test_delay(proxy):
         assert 0.2 <= monotonic() - begin < 2
 
 
+def test_a_rate(proxy):
+    with _connect(proxy) as sock:
+        proxy.bytes_per_s = 1e6
+        begin = monotonic()
+        for _ in range(4):  # in a row, which a wake-up that was slept through would stop for good
+            _exchange(sock, bytes(50_000))
+        assert 0.4 <= monotonic() - begin < 4
+
+
 def test_a_server_that_refuses(echo):
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
