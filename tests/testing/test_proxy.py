@@ -170,7 +170,7 @@ def test_adb_through_a_link_that_is_cut(server, tmp_path):
         assert (phone.sdcard / "file").read_bytes() == data
         command = [server.client, "-s", serial, "shell", "sleep 100; true"]
         with subprocess.Popen(command, env=os.environ | server.env) as running:
-            wait_for(phone.processes)
+            wait_for(lambda: "sleep 100" in [process.command for process in phone.processes()])
             proxy.cut()
             running.wait(10)  # with 0, as if all were well: adb's exit code tells nothing of the link
         # adbd hangs up on the shell alone: what the shell had started goes on.
