@@ -263,6 +263,7 @@ def _plan(
     theirs = {key.removeprefix(_QUANTIZER_PREFIX): value for key, value in settings.items() if key not in own}
     profile_target = target if isinstance(target, Target) else load_target(target)
     quantizer = make_quantizer(quantize, theirs)
+    quantizer.check()
     loaded = load_model(model, own)
     if calibration is not None and not quantizer.needs_calibration:
         raise UnsupportedError(f"quantizer '{quantize}' takes no calibration inputs; leave --calibration out.")

@@ -26,7 +26,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     Raises:
         ModelError: The file is missing, is no checkpoint, or holds something else than weights.
     """
-    content = _load(path)
+    content = load_plain(path)
     for key in _NESTED:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
@@ -55,7 +55,7 @@ def fill(module: nn.Module, state: Mapping[str, Tensor], what: str, hint: str = 
         if name in state and state[name].shape != wanted[name].shape
     ]
     faults = [
-        f"{len(names)} {kind} ({_some(names)})"
+        f"{len(names)} {kind} ({some(names)})"
         for kind, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
         if names
     ]
@@ -64,7 +64,12 @@ def fill(module: nn.Module, state: Mapping[str, Tensor], what: str, hint: str = 
     module.load_state_dict({**wanted, **state})
 
 
-def _load(path: Path) -> Any:
+def load_plain(path: Path) -> Any:
+    """What ``torch.save`` wrote of tensors and plain containers.
+
+    Raises:
+        ModelError: The file is missing, is no checkpoint, or holds anything else.
+    """
     import torch
 
     try:
@@ -115,7 +120,8 @@ def _without_prefixes(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
-def _some(names: Iterable[str]) -> str:
+def some(names: Iterable[str]) -> str:
+    """The first few names, and how many more there are."""
     names = list(names)
     more = f", ... {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more

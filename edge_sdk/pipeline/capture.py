@@ -31,11 +31,12 @@ def capture(model: Model) -> Captured:
         raise ModelError(f"model '{model.name}' has no parts; its parts() must return at least one")
     if len({part.name for part in parts}) != len(parts):
         raise ModelError(f"model '{model.name}' has two parts of one name: {[part.name for part in parts]}")
-    graphs = tuple(_capture_part(part) for part in parts)
+    graphs = tuple(capture_part(part) for part in parts)
     return Captured(graphs=graphs, macs=sum(_count_macs(graph) for graph in graphs))
 
 
-def _capture_part(part: Part) -> Graph:
+def capture_part(part: Part) -> Graph:
+    """One part as a graph; see `capture`."""
     import torch
 
     from edge_sdk.pipeline._export_faults import explain, quiet

@@ -13,6 +13,7 @@ QUANTIZERS = Registry(
         "fp16": "edge_sdk.quantization.fp16:Fp16",
         "int8-dynamic": "edge_sdk.quantization.int8_dynamic:Int8Dynamic",
         "int8-static": "edge_sdk.quantization.int8_static:Int8Static",
+        "int8-lsq": "edge_sdk.quantization.int8_lsq:Int8Lsq",
         "int4-weight": "edge_sdk.quantization.int4_weight:Int4Weight",
     },
     UnsupportedError,

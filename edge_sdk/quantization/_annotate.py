@@ -153,11 +153,14 @@ class Int8Annotator(Quantizer):
 
     Args:
         activation: Makes the observer of an activation.
-        weight: Makes the observer of a weight, per output channel.
+        weight: Makes the observer of a weight.
         skip: Names of layers to leave in float.
+        per_channel: Whether a weight has a scale for each output channel, or a single one.
     """
 
-    def __init__(self, activation: Any, weight: Any, skip: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self, activation: Any, weight: Any, skip: frozenset[str] = frozenset(), *, per_channel: bool = True
+    ) -> None:
         super().__init__()
         self._activation = QuantizationSpec(
             dtype=torch.int8,
@@ -171,8 +174,8 @@ class Int8Annotator(Quantizer):
             dtype=torch.int8,
             quant_min=-127,
             quant_max=127,
-            qscheme=torch.per_channel_symmetric,
-            ch_axis=0,
+            qscheme=torch.per_channel_symmetric if per_channel else torch.per_tensor_symmetric,
+            ch_axis=0 if per_channel else None,
             is_dynamic=False,
             observer_or_fake_quant_ctr=weight,
         )

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from edge_sdk.schema.manifest import SkippedLayer
 
 
+STATIC_INT8 = frozenset({"int8-static", "int8-lsq"})
+"""Quantizers whose graphs compute in integers throughout, with scales that are fixed beforehand."""
+
+
 @dataclass(frozen=True)
 class Budget:
     """How much accuracy may be lost, and how it is judged.
@@ -58,6 +62,13 @@ class Quantizer(ABC):
     def options(self) -> dict[str, str | int | float | bool | None]:
         """The options as used."""
         return {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
+
+    def check(self) -> None:  # noqa: B027 - most have nothing to check
+        """Refuses options that nothing can be done with, before any work.
+
+        Raises:
+            EdgeSdkError: What is wrong, and what to give instead.
+        """
 
     def apply_torch(self, captured: Captured, data: Data) -> Quantized:
         """Quantizes PyTorch graphs."""

@@ -38,10 +38,12 @@ class ExecuTorchBackend(Backend):
         "fp16": "torch",
         "int8-dynamic": "torch",
         "int8-static": "torch",
+        "int8-lsq": "torch",
         "int4-weight": "torch",
     }
     refusals: ClassVar[dict[tuple[str, str], str]] = {
         ("enn", "int8-static"): _NO_WEIGHT_SCALE,
+        ("enn", "int8-lsq"): _NO_WEIGHT_SCALE,
         ("enn", "int8-dynamic"): _NO_WEIGHT_SCALE,
         ("enn", "int4-weight"): _NO_WEIGHT_SCALE,
         ("enn", "fp16"): "ENN chooses the arithmetic of float graphs itself; use fp32",

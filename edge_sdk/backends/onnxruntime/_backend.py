@@ -36,6 +36,7 @@ class OnnxRuntimeBackend(Backend):
         "fp32": "torch",
         "fp16": "torch",
         "int8-static": "torch",
+        "int8-lsq": "torch",
         "int8-dynamic": "onnx",
         "int4-weight": "onnx",
     }

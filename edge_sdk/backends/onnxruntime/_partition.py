@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import onnx
 
+from edge_sdk.quantization.base import STATIC_INT8
 from edge_sdk.schema.manifest import Fallback, Partition, Rewrite
 
 _MOVES = {"Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Constant", "Identity", "ReorderInput"}
@@ -33,7 +34,7 @@ def report(models: Mapping[str, onnx.ModelProto], method: str, delegate: str, re
             op = node.op_type
             if op in _CONVERTS:
                 continue
-            if method == "int8-static" and op in _INT8_PRODUCTS:
+            if method in STATIC_INT8 and op in _INT8_PRODUCTS:
                 left[op, "computed in FP32: ONNX Runtime did not fuse it with the quantizers around it"] += 1
             else:
                 delegated += 1

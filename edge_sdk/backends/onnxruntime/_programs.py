@@ -12,6 +12,7 @@ from edge_sdk.backends.onnxruntime._rewrites import difference
 from edge_sdk.backends.onnxruntime._shield import shield_float_layers
 from edge_sdk.errors import UnsupportedError
 from edge_sdk.pipeline.values import Graph, Quantized
+from edge_sdk.quantization.base import STATIC_INT8
 from edge_sdk.schema.manifest import Partition, Rewrite
 from edge_sdk.schema.target import RuntimeRule, Target
 
@@ -25,14 +26,14 @@ class Cpu:
         self.options = rule.options
         self._rule, self._method = rule, quantized.quantization.method
         # Of FP32 graphs the fusions are quick, and fusions for one kind of processor may not suit another.
-        self._ahead = self._method == "int8-static" and same_machine(target)
+        self._ahead = self._method in STATIC_INT8 and same_machine(target)
         self._optimised: dict[str, onnx.ModelProto] = {}
 
     def part(
         self, graph: Graph, model: onnx.ModelProto, enabled: frozenset[str]
     ) -> tuple[onnx.ModelProto, list[Rewrite]]:
         """The program of a part, and what was done to it; the graph is edited in place."""
-        if self._method == "int8-static":
+        if self._method in STATIC_INT8:
             shield_float_layers(model)
         self._optimised[graph.name] = fused = optimise(graph.name, model)
         if not (self._ahead and "fuse_ahead" in enabled and graph.example_inputs):
