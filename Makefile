@@ -26,7 +26,7 @@ $(VENV)/.installed-demo: setup.py | $(VENV)/bin/python
 	@touch $@
 
 $(VENV)/.installed-dev: setup.py | $(VENV)/bin/python
-	$(PIP) install --editable '.[demo,dev]'
+	$(PIP) install --editable '.[demo,dev,train]'
 	@touch $@
 
 define COPY_PHOTOS

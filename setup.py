@@ -39,7 +39,16 @@ EXTRAS = {
         'tensorrt-rtx-cu13-libs>=1.5; sys_platform == "linux" and platform_machine == "x86_64"',
     ],
     "demo": sorted(set(DEMO)),
-    "train": [TORCH, "kornia>=0.8", "lightning>=2.5", "pillow>=11", "torchmetrics>=1.7"],
+    "train": [
+        TORCH,
+        "hydra-core>=1.3",
+        "kornia>=0.8",
+        "lightning>=2.6",
+        "pillow>=11",
+        "scikit-image>=0.25",
+        "tensorboard>=2.18",
+        "torchmetrics>=1.7",
+    ],
     "report": ["jinja2>=3.1", "matplotlib>=3.9"],
     "dev": [
         "build>=1.2",
@@ -70,7 +79,7 @@ setup(
     package_dir=DATA,
     package_data={
         "edge_sdk": ["py.typed"],
-        "edge_sdk.models": ["**/*.txt", "**/*.json"],
+        "edge_sdk.models": ["**/*.txt", "**/*.json", "**/*.yaml"],
         **{name: ["**/*"] for name in DATA},
     },
     exclude_package_data={name: ["**/__pycache__/*", "**/*.pyc"] for name in DATA},

@@ -24,7 +24,7 @@ from benchmarks import _machine, _show
 from benchmarks._context import EFFICIENTNET, RESNET, SMALL, BenchmarkError, Context
 from benchmarks._rows import Row
 
-SUITES = ("startup", "compile", "overhead", "int8", "latency", "devices")
+SUITES = ("startup", "compile", "overhead", "int8", "latency", "devices", "training")
 WELL, BROKEN, MISSED, INTERRUPTED = 0, 1, 4, 130
 PLAIN_WIDTH = 140
 QUICK = "a quick run: its rounds are too short for the figures to mean anything"

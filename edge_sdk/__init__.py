@@ -13,6 +13,7 @@ _WHERE = {
     "compile": "edge_sdk.api",
     "profile": "edge_sdk.api",
     "deploy": "edge_sdk.api",
+    "evaluate": "edge_sdk.api",
     "Bundle": "edge_sdk.bundle",
     "Report": "edge_sdk.schema.report",
     "Target": "edge_sdk.schema.target",
@@ -33,13 +34,14 @@ __all__ = [
     "__version__",
     "compile",
     "deploy",
+    "evaluate",
     "load_target",
     "profile",
     "target_names",
 ]
 
 if TYPE_CHECKING:
-    from edge_sdk.api import compile, deploy, profile
+    from edge_sdk.api import compile, deploy, evaluate, profile
     from edge_sdk.bundle import Bundle
     from edge_sdk.errors import EdgeSdkError
     from edge_sdk.models.base import Model, Part

@@ -1,4 +1,4 @@
-"""The public calls: compile, profile, deploy."""
+"""The public calls: compile, profile, deploy, evaluate."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from edge_sdk.errors import DeviceError, ModelError, TargetError, UnsupportedErr
 if TYPE_CHECKING:
     from edge_sdk.bundle import Bundle
     from edge_sdk.devices.base import Device
+    from edge_sdk.evaluation.result import Evaluation
     from edge_sdk.models.base import Model, Sample
     from edge_sdk.pipeline.compile import Job
     from edge_sdk.pipeline.plan import Plan
@@ -38,6 +39,7 @@ def compile(
     runtime: str = "auto",
     settings: Mapping[str, str] | None = None,
     out: Path | str | None = None,
+    program: bool = False,
     calibration: Path | str | None = None,
     max_drop: float | None = None,
     rewrites: bool = True,
@@ -57,6 +59,7 @@ def compile(
             the fastest on the device is taken.
         settings: The model's settings by name; those of the quantizer begin with ``quantize.``.
         out: The folder to put ``NAME.edge`` in; None leaves it in the cache.
+        program: Whether the program alone is put there as well, by the name that the model's apps know.
         calibration: A ``.npz`` file or a folder of files to calibrate on, instead of the model's own data.
         max_drop: Largest allowed drop of accuracy, such as 0.01. The layers that cost most are left in
             FP32 until it is met.
@@ -74,6 +77,7 @@ def compile(
     Raises:
         EdgeSdkError: See `edge_sdk.errors`; nothing half done is left behind.
     """
+    _check_program(program, out)
     job, plans, refused = _plan(
         model, target, quantize, runtime, settings, calibration, max_drop, rewrites, use_cache, progress
     )
@@ -82,6 +86,7 @@ def compile(
     why = _not_here(job.target, plans) if device is None else None
     with nullcontext() if why else open_device(device or "local", runner) as place:
         bundle = _place(_compile(job, plans, refused, runtime, place, threads, why), out)
+    _put_program(program, job.model, bundle, out)
     return replace(bundle, beside=tuple(_beside(job, plans, bundle, out)))
 
 
@@ -150,6 +155,7 @@ def deploy(
     runtime: str = "auto",
     settings: Mapping[str, str] | None = None,
     out: Path | str | None = None,
+    program: bool = False,
     calibration: Path | str | None = None,
     max_drop: float | None = None,
     rewrites: bool = True,
@@ -173,6 +179,7 @@ def deploy(
         settings: See `compile`.
         out: The folder for the bundle, ``report.json`` and ``samples.json``; None leaves the bundle in
             the cache and writes no report.
+        program: See `compile`.
         calibration: See `compile`.
         max_drop: See `compile`.
         rewrites: See `compile`.
@@ -198,6 +205,7 @@ def deploy(
     from edge_sdk.profiling.report import build_report
 
     _check_plots(sustain_s, out)
+    _check_program(program, out)
     job, plans, refused = _plan(
         model, target, quantize, runtime, settings, calibration, max_drop, rewrites, use_cache, progress
     )
@@ -205,6 +213,7 @@ def deploy(
     photos = [job.model.preprocess(file) for file in files]
     with _keeping(out), open_device(device or "local", runner) as place:
         bundle = _place(_compile(job, plans, refused, runtime, place, threads), out)
+        _put_program(program, job.model, bundle, out)
         beside = _beside(job, plans, bundle, out)
         evaluation = job.model.samples("evaluation")
         exact = [*fp32_outputs(job, photos), *fp32_outputs(job, evaluation)]
@@ -236,6 +245,63 @@ def deploy(
         report = _warned(report, "the accuracy is that of the inputs which --max-drop was tuned on, not of others")
     _write(report, found.run.raw(), out)
     return report
+
+
+def evaluate(
+    what: Path | str,
+    data: Path | str,
+    *,
+    against: Path | str | None = None,
+    model: str = "photo_tagging",
+    settings: Mapping[str, str] | None = None,
+    device: str | None = None,
+    runner: str | None = None,
+    threads: int | None = None,
+    limit: int | None = None,
+    threshold: float = 0.5,
+    pictures: Path | str | None = None,
+    out: Path | str | None = None,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Judges a tagger on the val split of a labelled data set, and another beside it on the same images.
+
+    Args:
+        what: A checkpoint (``.pt``, ``.pth``), a bundle, a ``.pte`` or a ``.onnx`` file.
+        data: A folder in COCO's layout, or ``embedded``.
+        against: Another of these; the difference of mAP gets its 95 % interval by resampling the images.
+        model: The plugin that prepares photos.
+        settings: The model's settings by name.
+        device: Where bundles and programs run, None: here. Checkpoints run here.
+        runner: See `profile`.
+        threads: Processor threads, None for the runtime's choice.
+        limit: So many images, evenly taken from the split; None for all.
+        threshold: The probability from which on a tag is given.
+        pictures: The folder for ``tags.png`` and ``precision_recall.png``; None draws none.
+        out: The folder for ``evaluation.json``; None does not write it.
+        progress: Called with a line as each stage starts.
+
+    Raises:
+        ModelError: A file or the data does not fit, or more than 1 % of the images are damaged.
+        DeviceError: The device or the runner failed.
+        EdgeSdkError: See `edge_sdk.errors`.
+    """
+    from edge_sdk.evaluation.evaluate import evaluate as judge
+
+    return judge(
+        what,
+        data,
+        against=against,
+        model=model,
+        settings=settings,
+        device=device,
+        runner=runner,
+        threads=threads,
+        limit=limit,
+        threshold=threshold,
+        pictures=pictures,
+        out=out,
+        progress=progress,
+    )
 
 
 def _plan(
@@ -298,6 +364,25 @@ def _compile(
     if device is None:
         return select.by_order(bundles, f"it cannot be measured here: {why_not_here}")
     return select.by_measurement(bundles, device, job.target, threads, job.use_cache, job.progress)
+
+
+def _check_program(wanted: bool, out: Path | str | None) -> None:
+    if wanted and out is None:
+        raise UnsupportedError("--program needs --out DIR: the folder to put the program in.")
+
+
+def _put_program(wanted: bool, model: Model, bundle: Bundle, out: Path | str | None) -> None:
+    """Puts the program beside the bundle, by the name that the model has for it."""
+    if not wanted or out is None:
+        return
+    from edge_sdk._files import write_atomic
+
+    manifest = bundle.manifest
+    names = {part.program for part in manifest.parts}
+    for name in sorted(names):
+        own = model.program_name(manifest.quantization.method, manifest.runtime.delegate, name)
+        own = own if own and len(names) == 1 else f"{manifest.name}-{name}".replace("/", "-")
+        write_atomic(Path(out) / own, (bundle.path / name).read_bytes())
 
 
 def _beside(job: Job, plans: Sequence[Plan], bundle: Bundle, out: Path | str | None) -> list[Bundle]:

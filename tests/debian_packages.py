@@ -12,6 +12,7 @@ from pathlib import Path
 
 NEEDED = {
     "opencv-doc": Path("/usr/share/doc/opencv-doc/examples"),
+    "dataset-fashion-mnist": Path("/usr/share/datasets/fashion-mnist"),
     "adb": Path("/usr/bin/adb"),
     "openssh-server": Path("/usr/sbin/sshd"),
     "openssh-client": Path("/usr/bin/ssh"),

@@ -33,7 +33,7 @@ def add_compile_options(parser: Parser) -> None:
     group.add_argument(
         "--set",
         dest="settings",
-        action=_Setting,
+        action=Setting,
         metavar="KEY=VALUE",
         help="a setting of the model, or quantize.KEY=VALUE for an option of the quantizer; may be given several times",
     )
@@ -46,6 +46,12 @@ def add_compile_options(parser: Parser) -> None:
         metavar="X",
         help="accuracy budget: the largest allowed drop, such as 0.01; the worst layers stay in higher precision "
         "until it is met",
+    )
+    group.add_argument(
+        "--program",
+        action="store_true",
+        help="put the program alone in --out, too, by the model's own name for it, such as "
+        "resnet18_multilabel_int8_xnnpack.pte",
     )
     group.add_argument("--no-rewrites", action="store_true", help="leave the graph as it was exported")
     group.add_argument("--no-cache", action="store_true", help="compile anew, whatever the cache holds")
@@ -101,6 +107,7 @@ def compile_arguments(args: argparse.Namespace) -> dict[str, Any]:
         "runtime": args.runtime,
         "settings": args.settings or {},
         "out": args.out,
+        "program": args.program,
         "calibration": args.calibration,
         "max_drop": args.max_drop,
         "rewrites": not args.no_rewrites,
@@ -116,7 +123,7 @@ def measure_arguments(args: argparse.Namespace) -> dict[str, Any]:
     return {"energy": not args.no_energy, "sustain_s": args.sustain}
 
 
-class _Setting(argparse.Action):
+class Setting(argparse.Action):
     """Collects ``KEY=VALUE`` into a mapping; a key given twice is refused."""
 
     def __call__(self, parser, namespace, values, option_string=None) -> None:

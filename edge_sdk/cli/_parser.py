@@ -19,6 +19,8 @@ VERBS = {
     "compile": "compile a model for a target into a bundle",
     "profile": "run a bundle and measure it",
     "deploy": "compile, run, check against FP32 and measure, in one go",
+    "evaluate": "judge a tagger on a labelled data set: mAP, precision, recall, F1",
+    "train": "train a system, such as photo tagging, into a folder with weights and metrics",
 }
 
 _EXIT_CODES = """\

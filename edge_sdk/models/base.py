@@ -110,6 +110,17 @@ class Model(ABC):
         del outputs
         raise UnsupportedError(f"model '{self.name}' has no tags: give its plugin a postprocess() method.")
 
+    def program_name(self, quantizer: str, delegate: str, program: str) -> str | None:
+        """What apps call its program, None where the model has no name of its own for it.
+
+        Args:
+            quantizer: The quantizer's name.
+            delegate: The delegate's.
+            program: The program's name in the bundle.
+        """
+        del quantizer, delegate, program
+        return None
+
 
 def only_setting(name: str, settings: Mapping[str, str], known: Sequence[str]) -> None:
     """Refuses settings that a model does not have.

@@ -16,33 +16,38 @@ _BINS = 2048
 _MOST_VALUES = 1 << 16  # of a larger tensor, evenly spaced values stand for all in the histogram
 _SHRINK = torch.linspace(0.4, 1.0, 61)
 
+Method = Literal["minmax", "mse", "histogram", "percentile"]
+
 
 class Calibrator(ObserverBase):
     """Range of a tensor, per tensor and affine.
 
     Args:
-        method: ``minmax`` takes the whole range; ``histogram`` the sub-range with the least mean
-            squared error over a histogram of all values seen.
+        method: ``minmax`` takes the whole range; ``mse`` (also called ``histogram``) the sub-range
+            with the least mean squared error over a histogram of all values seen; ``percentile``
+            the sub-range that holds that share of the values, with as many left out on either side.
         dtype: Integer type.
         quant_min: Smallest integer.
         quant_max: Largest integer.
         qscheme: Given by PT2E.
         eps: Smallest scale.
+        percentile: That share, in percent.
     """
 
     def __init__(
         self,
-        method: Literal["minmax", "histogram"] = "minmax",
+        method: Method = "minmax",
         dtype: torch.dtype = torch.int8,
         quant_min: int = -128,
         quant_max: int = 127,
         qscheme: torch.qscheme = torch.per_tensor_affine,
         eps: float = 2**-24,
+        percentile: float = 99.99,
         **unused: Any,
     ) -> None:
         super().__init__(dtype)
         del unused
-        self.method = method
+        self.method, self.percentile = method, percentile
         self.qscheme = qscheme
         self.quant_min, self.quant_max, self.eps = quant_min, quant_max, eps
         self.mode: Mode = "observe"
@@ -63,7 +68,7 @@ class Calibrator(ObserverBase):
         self._qparams = None
         low, high = torch.aminmax(x)
         low, high = torch.minimum(low, self.low), torch.maximum(high, self.high)
-        if self.method == "histogram" and high > low:
+        if self.method != "minmax" and high > low:
             few = x.flatten()[:: -(-x.numel() // _MOST_VALUES)].float()
             self.histogram = self._rebin(low, high) + torch.histc(few, _BINS, float(low), float(high))
         self.low, self.high = low, high
@@ -84,8 +89,8 @@ class Calibrator(ObserverBase):
         """Scale and zero point, one element each. Zero is always representable exactly."""
         if self._qparams is None:
             low, high = self.low, self.high
-            if self.method == "histogram" and self.histogram.any():
-                low, high = self._least_error_range()
+            if self.method != "minmax" and self.histogram.any():
+                low, high = self._central_range() if self.method == "percentile" else self._least_error_range()
             self._qparams = self._affine(low, high)
         return self._qparams
 
@@ -93,6 +98,22 @@ class Calibrator(ObserverBase):
         scale = ((high - low) / (self.quant_max - self.quant_min)).clamp(min=self.eps).reshape(1)
         zero = (self.quant_min - torch.round(low / scale)).clamp(self.quant_min, self.quant_max)
         return scale, zero.to(torch.int64)
+
+    def choose(self, method: Method) -> None:
+        """Changes the method. What was seen stays, so that it need not be seen again.
+
+        From ``minmax`` there is no way: it keeps no histogram.
+        """
+        assert method == "minmax" or self.method != "minmax", "minmax kept no histogram"
+        self.method, self._qparams = method, None
+
+    def _central_range(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The edges of the bins between which the share of the values lies, and zero with them."""
+        cumulative = self.histogram.double().cumsum(0)
+        cut = (1 - self.percentile / 100) / 2 * cumulative[-1]
+        first, last = torch.searchsorted(cumulative, torch.stack([cut, cumulative[-1] - cut])).clamp(max=_BINS - 1)
+        width = (self.high - self.low) / _BINS
+        return (self.low + first * width).clamp(max=0.0), (self.low + (last + 1) * width).clamp(min=0.0)
 
     def _least_error_range(self) -> tuple[torch.Tensor, torch.Tensor]:
         centers = self._centers(self.low, self.high)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,12 +29,17 @@ if TYPE_CHECKING:
 
     from edge_sdk.models.base import Sample
 
+_METHODS = {
+    "minmax": CalibrationMethod.MinMax,
+    "histogram": CalibrationMethod.Entropy,
+    "percentile": CalibrationMethod.Percentile,
+}
 _PRODUCTS = ("MatMul", "Gemm")
 _COMPUTE = ("Conv", "ConvTranspose", *_PRODUCTS, "LSTM", "GRU", "RNN", "Attention")
 
 
 def quantize_static(
-    model: onnx.ModelProto, part: str, calibration: Sequence[Sample], method: str
+    model: onnx.ModelProto, part: str, calibration: Sequence[Sample], method: str, percentile: float = 99.99
 ) -> tuple[onnx.ModelProto, list[SkippedLayer]]:
     """U8S8 QDQ with per-channel weights.
 
@@ -41,7 +47,8 @@ def quantize_static(
         model: An ONNX graph in float.
         part: The part's name.
         calibration: Real inputs.
-        method: ``histogram`` (least entropy lost) or ``minmax``.
+        method: ``minmax``, ``histogram`` (least entropy lost) or ``percentile``.
+        percentile: The central share of the values that ``percentile`` keeps, in percent.
 
     Raises:
         UnsupportedError: There are no calibration inputs.
@@ -63,7 +70,8 @@ def quantize_static(
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
-            calibrate_method=CalibrationMethod.Entropy if method == "histogram" else CalibrationMethod.MinMax,
+            calibrate_method=_METHODS[method],
+            extra_options={"CalibPercentile": percentile} if method == "percentile" else {},
         )
         quantized = onnx.load(result)
     return quantized, _skipped(quantized, part, "ONNX Runtime's quantizer has no rule for it here")
@@ -122,12 +130,12 @@ class _Reader(CalibrationDataReader):
 
 @contextmanager
 def _files() -> Iterator[tuple[str, str, str]]:
-    """Three scratch files: ONNX Runtime's tools read and write files. Their root logger chatter is held back."""
+    """Three scratch files: ONNX Runtime's tools read and write files. What they say is kept off standard output."""
     root = logging.getLogger()
     level = root.level
     root.setLevel(logging.ERROR)
     try:
-        with tempfile.TemporaryDirectory(prefix="edge-sdk-") as folder:
+        with tempfile.TemporaryDirectory(prefix="edge-sdk-") as folder, redirect_stdout(sys.stderr):
             yield tuple(str(Path(folder) / name) for name in ("source.onnx", "prepared.onnx", "result.onnx"))  # type: ignore[misc]
     finally:
         root.setLevel(level)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -60,7 +61,10 @@ def layers_to_skip(quantizer: Int8Static, captured: Captured, data: Data, budget
 
     if drop_with([]) <= budget.max_drop:
         return {}
-    ranked = _rank(captured, plain, data)
+    # With rounding that is learned, weights lie on their grid already and only activations would be ranked.
+    exactly = replace(quantizer, adaround=0)
+    nearest = {graph.name: exactly.prepare(graph, data.calibration, frozenset()) for graph in captured.graphs}
+    ranked = _rank(captured, nearest if quantizer.adaround else plain, data)
     low, high = 0, len(ranked)
     if (least := drop_with(ranked)) > budget.max_drop:
         raise GateError(

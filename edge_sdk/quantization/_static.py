@@ -16,23 +16,36 @@ from edge_sdk.models.base import Sample
 from edge_sdk.pipeline.fx import arguments, constant
 from edge_sdk.pipeline.values import Graph
 from edge_sdk.quantization._annotate import CLAMPS, LAYERS, Int8Annotator, layers
-from edge_sdk.quantization._observer import Calibrator, Mode, PerChannelCalibrator
+from edge_sdk.quantization._equalize import equalize
+from edge_sdk.quantization._observer import Calibrator, Method, Mode, PerChannelCalibrator
 
 _Q = torch.ops.quantized_decomposed
 
 
-def prepare(graph: Graph, method: str, skip: frozenset[str] = frozenset()) -> GraphModule:
+def prepare(
+    graph: Graph,
+    method: str,
+    skip: frozenset[str] = frozenset(),
+    *,
+    percentile: float = 99.99,
+    equalized: bool = False,
+) -> GraphModule:
     """A copy of the graph with observers in it.
 
     Args:
         graph: A PyTorch graph in float.
-        method: ``minmax`` or ``histogram``, for the activations.
+        method: `Calibrator`'s, for the activations.
         skip: Names of layers to leave in float.
+        percentile: `Calibrator`'s.
+        equalized: Whether to equalise the copy across layers first.
     """
     module = copy.deepcopy(graph.torch)
     assert module is not None
-    _give_every_layer_a_bias(module)
-    annotator = Int8Annotator(Calibrator.with_args(method=method), PerChannelCalibrator, skip)
+    if equalized:
+        equalize(module)
+    give_every_layer_a_bias(module)
+    activation = Calibrator.with_args(method=method, percentile=percentile)
+    annotator = Int8Annotator(activation, PerChannelCalibrator, skip)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torchao warns of its own deprecated calls
         return prepare_pt2e(module, annotator)
@@ -57,6 +70,13 @@ def set_mode(prepared: GraphModule, mode: Mode, only: Iterable[Node] | None = No
     for layer in only:
         for observer in _observers_of(prepared, layer):
             observer.mode = mode
+
+
+def set_method(prepared: GraphModule, method: Method) -> None:
+    """Chooses all activations' ranges anew, from what their observers have seen."""
+    for module in prepared.modules():
+        if isinstance(module, Calibrator) and not isinstance(module, PerChannelCalibrator):
+            module.choose(method)
 
 
 def _observers_of(prepared: GraphModule, layer: Node) -> Iterable[Calibrator]:
@@ -126,7 +146,7 @@ def correct_bias(prepared: GraphModule, means: ChannelMeans, inputs: Sequence[tu
             output += delta.view(shape)
 
     set_mode(prepared, "quantize")
-    _run_in_step(prepared, inputs, shift)
+    run_in_step(prepared, inputs, after_layer=shift)
 
 
 def simulate(prepared: Callable, inputs: Sequence[tuple[torch.Tensor, ...]]) -> list:
@@ -145,31 +165,49 @@ def convert(prepared: GraphModule) -> GraphModule:
     return converted
 
 
-def _run_in_step(
+def run_in_step(
     module: GraphModule,
     inputs: Sequence[tuple[torch.Tensor, ...]],
-    at_layer: Callable[[Node, list[torch.Tensor]], None],
+    before_layer: Callable[[Node, list[torch.Tensor]], torch.Tensor | None] | None = None,
+    after_layer: Callable[[Node, list[torch.Tensor]], None] | None = None,
 ) -> None:
-    """Runs all inputs node by node together, and shows each layer's outputs as soon as all are there."""
+    """Runs all inputs node by node together.
+
+    Args:
+        module: The graph.
+        inputs: Its inputs, sample by sample.
+        before_layer: Shown the inputs of each layer before it runs; it may give another weight to run with.
+        after_layer: Shown the outputs of each layer as soon as all are there; it may change them.
+    """
     runs = [Interpreter(module, garbage_collect_values=True) for _ in inputs]
     for run, sample in zip(runs, inputs, strict=True):
         run.args_iter = iter(sample)
     with torch.no_grad():
         for node in module.graph.nodes:
+            is_layer = node.op == "call_function" and node.target in LAYERS
+            weight = before_layer(node, [run.env[node.args[0]] for run in runs]) if is_layer and before_layer else None
+            fixed = runs[0].run_node(node) if _is_fixed(node) else None
             for run in runs:
-                run.env[node] = run.run_node(node)
+                if weight is not None:
+                    run.env[node.args[1]] = weight
+                run.env[node] = run.run_node(node) if fixed is None else fixed
                 for done in run.user_to_last_uses.get(node, []):
                     run.env.pop(done, None)
-            if node.op == "call_function" and node.target in LAYERS:
-                at_layer(node, [run.env[node] for run in runs])
+            if is_layer and after_layer:
+                after_layer(node, [run.env[node] for run in runs])
+
+
+def _is_fixed(node: Node) -> bool:
+    """Whether a node is a parameter or a quantized one, which is the same in every run."""
+    return node.op == "get_attr" or (node.op == "call_module" and arguments(node)[0].op == "get_attr")
 
 
 def _channel_mean(layer: Node, outputs: Sequence[torch.Tensor]) -> torch.Tensor:
-    axis = _channel_axis(layer, outputs[0])
+    axis = channel_axis(layer, outputs[0])
     return torch.stack([output.movedim(axis, 0).reshape(output.shape[axis], -1).mean(1) for output in outputs]).mean(0)
 
 
-def _channel_axis(layer: Node, output: torch.Tensor) -> int:
+def channel_axis(layer: Node, output: torch.Tensor) -> int:
     """The last of a linear layer; the one before the spatial dimensions of a convolution, with or without a batch."""
     spatial = {torch.ops.aten.conv1d.default: 1, torch.ops.aten.conv2d.default: 2}
     return output.dim() - 1 - spatial.get(layer.target, 0)  # type: ignore[arg-type]
@@ -177,7 +215,7 @@ def _channel_axis(layer: Node, output: torch.Tensor) -> int:
 
 def _channel_shape(layer: Node, output: torch.Tensor) -> list[int]:
     shape = [1] * output.dim()
-    shape[_channel_axis(layer, output)] = -1
+    shape[channel_axis(layer, output)] = -1
     return shape
 
 
@@ -187,7 +225,7 @@ def _bias(module: GraphModule, layer: Node) -> torch.Tensor | None:
     return constant(module, node) if isinstance(node, Node) and len(node.users) == 1 else None
 
 
-def _give_every_layer_a_bias(module: GraphModule) -> None:
+def give_every_layer_a_bias(module: GraphModule) -> None:
     """Adds a zero bias where a layer has none, so that there is something to correct."""
     for index, node in enumerate(list(layers(module))):
         if len(node.args) > 2 and node.args[2] is not None:

@@ -54,8 +54,8 @@ class Int8Lsq(Quantizer):
         """The options as used; the checkpoint by the hash of its content."""
         from edge_sdk._files import sha256_file
 
-        self.check()
-        return {"checkpoint_sha256": sha256_file(Path(self.checkpoint).expanduser())}
+        path = Path(self.checkpoint).expanduser()
+        return {"checkpoint_sha256": sha256_file(path) if self.checkpoint and path.is_file() else None}
 
     def apply_torch(self, captured: Captured, data: Data) -> Quantized:
         """Puts the learned weights and steps into the graph.

@@ -14,6 +14,7 @@ from edge_sdk.schema.report import Unavailable
 
 if TYPE_CHECKING:
     from edge_sdk.bundle import Bundle
+    from edge_sdk.evaluation.result import Evaluation, Judged
     from edge_sdk.schema.manifest import Fallback, Rewrite, Selection, SkippedLayer
     from edge_sdk.schema.report import Beside, Prediction, Report, Sustained, Tag
 
@@ -91,6 +92,45 @@ def bundle_view(bundle: Bundle) -> RenderableType:
     ]
     title = f"{manifest.model.name}{variant} for {manifest.target}, {manifest.quantization.method}"
     return Group(facts(title, rows), _path(str(bundle.path)))
+
+
+_METRICS = (("mAP", "map"), ("Precision", "precision"), ("Recall", "recall"), ("F1", "f1"), ("Best F1", "best_f1"))
+
+
+def evaluation_view(result: Evaluation) -> RenderableType:
+    """The metrics of a tagger in percent, those of the one beside it and the differences in points."""
+    taggers = [result.judged, *([result.against] if result.against else [])]
+    rows = [[name, *(f"{100 * getattr(one.metrics, key):.2f} %" for one in taggers)] for name, key in _METRICS]
+    rows.append(["Best threshold", *(f"{one.metrics.best_threshold:g}" for one in taggers)])
+    rows.append(["Size", *(scaled(one.size_bytes, "B") for one in taggers)])
+    if result.against is not None:
+        for row, (_, key) in zip(rows, _METRICS, strict=False):
+            points = 100 * (getattr(result.judged.metrics, key) - getattr(result.against.metrics, key))
+            row.append(f"{points:+.2f} points")
+        for row in rows[len(_METRICS) :]:
+            row.append("")
+    columns = ["", *(one.name for one in taggers), *(["Difference"] if result.against else [])]
+    about = [("Judged", _judged(result.judged))]
+    if result.against is not None:
+        about.append(("Against", _judged(result.against)))
+    if result.difference is not None:
+        low, high = (100 * edge for edge in result.difference.ci95)
+        about.append(
+            (
+                "mAP differs",
+                f"by {100 * result.difference.value:+.2f} points, 95 % interval {low:+.2f} to {high:+.2f}, of "
+                f"{result.difference.resamples:,} resamples of the images",
+            )
+        )
+    about.append(("Data", f"{plural(result.images, 'image')} of the {result.split} split of {result.data}"))
+    about.append(("Skipped", "\n".join(_first([one.reason for one in result.skipped])) or "no image"))
+    title = f"Tags from a probability of {result.threshold:g} on"
+    return Group(listing(columns, rows), Text(), facts(title, about))
+
+
+def _judged(one: Judged) -> str:
+    height, width = one.input_size
+    return f"{one.path} ({one.kind}) by {one.runtime} on {one.device}, images of {width} by {height} pixels"
 
 
 def _report_rows(report: Report) -> list[tuple[str, str]]:

@@ -53,6 +53,7 @@ def test_public_names():
         "__version__",
         "compile",
         "deploy",
+        "evaluate",
         "load_target",
         "profile",
         "target_names",

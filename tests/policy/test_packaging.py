@@ -66,7 +66,7 @@ def test_the_wheel_holds_what_it_should_and_nothing_else(copy, wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
     expected = _expected(copy)
-    data = {"edge_sdk/py.typed", *(name for name in names if re.match(r"edge_sdk/models/.*\.(txt|json)$", name))}
+    data = {"edge_sdk/py.typed", *(name for name in names if re.match(r"edge_sdk/models/.*\.(txt|json|yaml)$", name))}
     assert names == expected | data
     assert "edge_sdk/_data/targets/xnnpack-cpu.yaml" in names
     assert "edge_sdk/_data/runtimes/harness.py" in names
@@ -75,7 +75,7 @@ def test_the_wheel_holds_what_it_should_and_nothing_else(copy, wheel):
 def test_the_wheel_holds_the_data_files_of_the_models(copy, wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
-    files = [file for file in (copy / "edge_sdk").rglob("*") if file.suffix in (".txt", ".json")]
+    files = [file for file in (copy / "edge_sdk").rglob("*") if file.suffix in (".txt", ".json", ".yaml")]
     wanted = {str(file.relative_to(copy)) for file in files}
     assert wanted <= names
 

@@ -196,19 +196,19 @@ def test_bias_correction_gives_a_layer_without_bias_one():
     assert layer.args[2] is not None
 
 
-def test_a_histogram_leaves_outliers_out_and_min_max_does_not():
+def test_mse_leaves_outliers_out_and_min_max_does_not():
     model = tiny(nn.Linear(64, 8), example(1, 64))
     calibration = model.samples("calibration")
     calibration[0]["forward"]["x"][0, 0] = 1000.0
     scales = {}
-    for method in ("minmax", "histogram"):
+    for method in ("minmax", "mse"):
         graph, _ = quantized(model, calibration, method)
         scales[method], _ = scale_and_zero(calls(graph, QUANTIZE)[0])
     assert scales["minmax"] == pytest.approx(1000 / 255, rel=0.02)
-    assert scales["histogram"] < scales["minmax"]
+    assert scales["mse"] < scales["minmax"]
 
 
-@pytest.mark.parametrize("method", ["minmax", "histogram"])
+@pytest.mark.parametrize("method", ["minmax", "mse", "percentile"])
 @pytest.mark.parametrize(
     "values",
     [

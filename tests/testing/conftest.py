@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 from collections.abc import Callable
 from time import monotonic, sleep
@@ -33,6 +34,14 @@ def wait_for(condition: Callable[[], object], timeout_s: float = 15.0) -> None:
     while not condition():
         assert monotonic() < deadline, f"it was not so within {timeout_s:g} s"
         sleep(0.02)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def hangup():
+    """Shells end when adbd hangs up on them: under nohup they would inherit that they do not."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from torchao.quantization.pt2e.quantize_pt2e import prepare_pt2e
 
 from edge_sdk.errors import UnsupportedError
 from edge_sdk.quantization._annotate import Int8Annotator, layer_name, layers, why_not
-from edge_sdk.quantization._static import _give_every_layer_a_bias
+from edge_sdk.quantization._static import give_every_layer_a_bias
 from edge_sdk.quantization.lsq._fake_quantize import ActivationStep, LearnedStep, WeightStep
 from edge_sdk.quantization.lsq._recipe import Recipe
 
@@ -57,7 +57,7 @@ def prepare(graph: GraphModule, recipe: Recipe) -> Prepared:
         UnsupportedError: It has no layer to quantize.
     """
     module = copy.deepcopy(graph)
-    _give_every_layer_a_bias(module)
+    give_every_layer_a_bias(module)
     found = [layer for layer in layers(module) if why_not(layer) is None]
     if not found:
         raise UnsupportedError("LSQ quantizes convolution and linear layers, and the model has none with fixed weights")

@@ -1,0 +1,20 @@
+"""Training: the glue on Lightning and Hydra that all systems share.
+
+A system gives a folder of settings and a `Job`; the rest (optimizer, run folder, resuming, progress,
+faults, several devices) is here.
+"""
+
+from __future__ import annotations
+
+from edge_sdk._registry import Registry
+from edge_sdk.errors import ModelError
+
+__all__ = ["SYSTEMS"]
+
+SYSTEMS = Registry(
+    kind="system to train",
+    group="edge_sdk.training",
+    builtin={"photo_tagging": "edge_sdk.models.photo_tagging._system:PhotoTaggingSystem"},
+    error=ModelError,
+)
+"""Name to `edge_sdk.training.base.System`."""

@@ -1,0 +1,165 @@
+"""From ``KEY=VALUE`` on the command line to a run's settings: Hydra composes, Pydantic checks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, Field, ValidationError
+
+from edge_sdk.errors import MissingDependencyError, ModelError, first_line, unknown_name
+from edge_sdk.schema._base import Frozen
+
+
+class Settings(Frozen):
+    """A group of settings; unknown keys are refused."""
+
+
+class Optimizer(Settings):
+    """Stochastic gradient descent whose learning rate falls as a cosine, after a linear rise."""
+
+    lr: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    momentum: Annotated[float, Field(ge=0, lt=1)]
+    nesterov: bool
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    warmup_epochs: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class EarlyStop(Settings):
+    """When a run ends before its last epoch."""
+
+    patience: Annotated[int, Field(ge=0)]
+    min_delta: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class TrainerSettings(Settings):
+    """On what a run is trained."""
+
+    accelerator: Literal["auto", "cpu", "gpu"]
+    devices: Literal["auto"] | Annotated[int, Field(ge=1)]
+    strategy: str
+    precision: Literal["auto", "32-true", "16-mixed", "bf16-mixed"]
+    channels_last: bool
+    deterministic: bool
+
+
+class RunConfig(Settings):
+    """What every system's settings have."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    epochs: Annotated[int, Field(ge=1, le=100_000)]
+    optimizer: Optimizer
+    early_stop: EarlyStop
+    trainer: TrainerSettings
+
+
+AnyConfig = TypeVar("AnyConfig", bound=BaseModel)
+
+
+def compose(folder: Path, overrides: Sequence[str]) -> dict[str, Any]:
+    """The settings of ``folder/config.yaml`` with changes.
+
+    Args:
+        folder: Holds ``config.yaml``, and a folder of files for each group.
+        overrides: ``KEY=VALUE``, or ``GROUP=FILE`` for a file of a group.
+
+    Raises:
+        MissingDependencyError: Hydra is not installed.
+        ModelError: A key or a group's file is unknown, or an override cannot be read.
+    """
+    try:
+        from hydra import compose as composed
+        from hydra import initialize_config_dir
+        from hydra.errors import HydraException
+        from omegaconf import OmegaConf
+        from omegaconf.errors import OmegaConfBaseException
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"training needs Hydra, which cannot be imported ({error}): pip install 'edge-sdk[train]'."
+        ) from error
+    with initialize_config_dir(str(folder.resolve()), version_base="1.3"):
+        _check_keys(overrides, folder, _flat(OmegaConf.to_container(composed("config"))))
+        try:
+            return OmegaConf.to_container(composed("config", list(overrides)), resolve=True)  # type: ignore[return-value]
+        except (HydraException, OmegaConfBaseException) as error:
+            raise ModelError(f"the settings {' '.join(overrides)} do not fit: {_told(error)}.") from error
+
+
+def checked(kind: type[AnyConfig], values: Mapping[str, Any]) -> AnyConfig:
+    """The settings as a frozen model.
+
+    Raises:
+        ModelError: One or more do not fit; the message names each.
+    """
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise ModelError("; ".join(dict.fromkeys(_faults(error))) + ".") from error
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The settings that a run wrote.
+
+    Raises:
+        ModelError: The file is missing or no YAML mapping.
+    """
+    import yaml
+
+    try:
+        values = yaml.safe_load(path.read_text("utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ModelError(f"{path}, which holds the run's settings, cannot be read: {first_line(error)}.") from error
+    if not isinstance(values, dict):
+        raise ModelError(f"{path} does not hold a run's settings: found a {type(values).__name__}.")
+    return values
+
+
+def _check_keys(overrides: Sequence[str], folder: Path, keys: Sequence[str]) -> None:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    groups = {one.name: [file.stem for file in one.glob("*.yaml")] for one in folder.iterdir() if one.is_dir()}
+    for text in overrides:
+        try:
+            override = OverridesParser.create().parse_override(text)
+        except HydraException as error:
+            raise ModelError(
+                f"the setting '{text}' cannot be read: {_told(error)}. Expected KEY=VALUE; a value with special "
+                "characters stands in quotes of its own: KEY=\"'VALUE'\"."
+            ) from error
+        key = override.key_or_group
+        if override.is_delete() or override.is_add() or override.is_sweep_override() or override.package:
+            raise ModelError(f"the setting '{text}' is none: expected KEY=VALUE.")
+        if key in groups:
+            if override.value() not in groups[key]:
+                raise ModelError(unknown_name(key, str(override.value()), groups[key]))
+        elif key not in keys:
+            raise ModelError(unknown_name("setting", key, [*keys, *(set(groups) - set(keys))]))
+
+
+def _flat(values: Any, before: str = "") -> list[str]:
+    """The keys of nested mappings, joined by dots."""
+    found = []
+    for key, value in values.items():
+        found += _flat(value, f"{before}{key}.") if isinstance(value, dict) else [f"{before}{key}"]
+    return found
+
+
+def _faults(error: ValidationError) -> Iterator[str]:
+    for fault in error.errors(include_url=False):
+        # A choice between kinds adds steps of its own, which start with a capital or have brackets.
+        path = ".".join(str(step) for step in fault["loc"] if isinstance(step, int) or step.isidentifier())
+        message = fault["msg"].removeprefix("Value error, ")
+        if fault["type"] == "value_error":
+            yield f"{path + ': ' if path else ''}{message}"
+        elif fault["type"] == "extra_forbidden":
+            yield f"unknown setting {path}"
+        elif fault["type"] == "missing":
+            yield f"the setting {path} is missing"
+        else:
+            yield f"{path} is {fault['input']!r:.60}; {message[:1].lower()}{message[1:]}"
+
+
+def _told(error: Exception) -> str:
+    return first_line(error).rstrip(".")
