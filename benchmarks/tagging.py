@@ -40,6 +40,7 @@ class Settings:
         epochs: In FP32.
         lsq_epochs: With LSQ.
         seeds: How many seeds, from 0.
+        precision: What FP32 weights are trained in, as Lightning names it.
     """
 
     runs: Path
@@ -47,6 +48,7 @@ class Settings:
     epochs: int
     lsq_epochs: int
     seeds: int
+    precision: str
 
     def model(self, checkpoint: Path) -> dict[str, str]:
         """The plugin's settings for one FP32 checkpoint."""
@@ -63,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 where every method keeps within its allowed loss, 4 where one does not.
     """
     args = _arguments(argv)
-    settings = Settings(args.runs.absolute(), args.size, args.epochs, args.lsq_epochs, args.seeds)
+    settings = Settings(args.runs.absolute(), args.size, args.epochs, args.lsq_epochs, args.seeds, args.precision)
     settings.runs.mkdir(parents=True, exist_ok=True)
     rows = [row for seed in range(settings.seeds) for row in _seed(settings, seed)]
     losses = {method: _loss(rows, method) for method in METHODS[1:]}
@@ -83,7 +85,8 @@ def _seed(settings: Settings, seed: int) -> list[dict[str, Any]]:
     from edge_sdk.schema import load_target
 
     runs, shared = settings.runs, [f"data={DATA}", f"data.size={settings.size}", f"seed={seed}"]
-    fp32 = _train(runs / f"fp32-{seed}", "best.pt", [*shared, f"epochs={settings.epochs}"])
+    quick = [f"epochs={settings.epochs}", f"trainer.precision={settings.precision}"]
+    fp32 = _train(runs / f"fp32-{seed}", "best.pt", [*shared, *quick])
     lsq = [
         _train(
             runs / f"lsq{bits}-{seed}",
@@ -202,7 +205,10 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=3, metavar="N", help="how many seeds (3)")
     parser.add_argument("--size", type=int, default=64, metavar="PIXELS", help="side of an image (64)")
     parser.add_argument("--epochs", type=int, default=12, metavar="N", help="epochs in FP32 (12)")
-    parser.add_argument("--lsq-epochs", type=int, default=3, metavar="N", help="epochs with LSQ (3)")
+    parser.add_argument("--lsq-epochs", type=int, default=2, metavar="N", help="epochs with LSQ (2)")
+    parser.add_argument(
+        "--precision", default="bf16-mixed", metavar="NAME", help="what FP32 weights are trained in (bf16-mixed)"
+    )
     parser.add_argument("--docs", type=Path, metavar="DIR", help="write the table there, too")
     return parser.parse_args(argv)
 

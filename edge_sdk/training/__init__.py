@@ -1,6 +1,6 @@
 """Training: the glue on Lightning and Hydra that all systems share.
 
-A system gives a folder of settings and a `Job`; the rest (optimizer, run folder, resuming, progress,
+A system gives a folder of settings and a `Task`; the rest (optimizer, run folder, resuming, progress,
 faults, several devices) is here.
 """
 

@@ -17,8 +17,12 @@ class Settings(Frozen):
 
 
 class Optimizer(Settings):
-    """Stochastic gradient descent whose learning rate falls as a cosine, after a linear rise."""
+    """The optimizer; its learning rate falls as a cosine, after a linear rise.
 
+    ``momentum`` and ``nesterov`` are for ``sgd``.
+    """
+
+    name: Literal["sgd", "adamw"]
     lr: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     momentum: Annotated[float, Field(ge=0, lt=1)]
     nesterov: bool

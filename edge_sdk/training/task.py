@@ -100,11 +100,13 @@ class Task(pl.LightningModule):
         return ()
 
     def configure_optimizers(self) -> Any:
-        """Stochastic gradient descent, whose learning rate changes with every step."""
+        """The optimizer that the settings name, whose learning rate changes with every step."""
         chosen = self.config.optimizer
-        optimizer = torch.optim.SGD(
-            self._groups(chosen.weight_decay), chosen.lr, chosen.momentum, nesterov=chosen.nesterov
-        )
+        groups = self._groups(chosen.weight_decay)
+        if chosen.name == "sgd":
+            optimizer = torch.optim.SGD(groups, chosen.lr, chosen.momentum, nesterov=chosen.nesterov)
+        else:
+            optimizer = torch.optim.AdamW(groups, chosen.lr)
         steps = int(self.trainer.estimated_stepping_batches)
         warmup = round(steps * min(1.0, chosen.warmup_epochs / self.config.epochs))
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step, steps, warmup))

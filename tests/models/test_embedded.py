@@ -46,7 +46,7 @@ def test_it_is_in_cocos_layout_with_one_to_four_items(made):
         assert {_images.read_photo(file).size for file in index.files} == {(128, 128)}
         for one in document["annotations"]:
             left, top, width, height = one["bbox"]
-            assert 34 <= width == height <= 60
+            assert 48 <= width == height <= 72
             assert 8 <= min(left, top) and max(left, top) + width <= 120, "the middle crop cuts off no item"
 
 

@@ -247,7 +247,7 @@ def test_the_program_equals_the_fake_quantized_network_at_every_layer(runtime: s
     )
     assert bundle.manifest.partition.fallback == []
     assert bundle.manifest.partition.pieces == 1
-    steps = [float(step.positive_step()) for step in _output_steps(network)]
+    steps = [float(step.positive_step().detach()) for step in _output_steps(network)]
     samples = [{"forward": {"input": images(1, seed=20 + place).numpy()}} for place in range(8)]
     with torch.no_grad():
         wanted = network(torch.cat([torch.from_numpy(sample["forward"]["input"]) for sample in samples]))
