@@ -1,19 +1,25 @@
-"""Training: what learned steps cost beside FP32."""
+"""Training: what learned steps cost beside FP32, and whether the loader keeps up."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from time import perf_counter
 
 from benchmarks._context import Context
 from benchmarks._rows import Limit, Row
-from benchmarks._turns import in_turns
+from benchmarks._turns import in_turns, median_s
 
 TITLE = "Training"
 SIZES, QUICK_SIZES = ((64, 32), (224, 8)), ((32, 4),)
 ROUNDS, QUICK_ROUNDS = 15, 2
 CLASSES = 80
+PHOTOS, QUICK_PHOTOS = 512, 32
+PHOTO_SIZE = (640, 480)
+BATCH = 16
+LOADER = Limit(at_least=1.0)
 LSQ_FORWARD = Limit(at_most=1.6, by_interval=True)
 
 
@@ -21,6 +27,7 @@ def run(context: Context) -> Iterator[Row]:
     """A training step of ResNet-18 with LSQ's quantizers over one in FP32 with batch normalisation."""
     for size, batch in QUICK_SIZES if context.quick else SIZES:
         yield from lsq_cost(context, size, batch)
+    yield loader_speed(context)
 
 
 def lsq_cost(context: Context, size: int, batch: int) -> Iterator[Row]:
@@ -60,3 +67,67 @@ def lsq_cost(context: Context, size: int, batch: int) -> Iterator[Row]:
         yield Row(
             f"LSQ / FP32, {name}, {size} pixels", found.ratios[1].value, "ratio", how, found.ratios[1].ci95, limit
         )
+
+
+def loader_speed(context: Context) -> Row:
+    """Photos a second that the loader and the augmentation give, over those that ResNet-18 trains on at 224 pixels."""
+    import numpy as np
+    import torch
+
+    from edge_sdk.models.photo_tagging._augment import augment
+    from edge_sdk.models.photo_tagging._config import Augment
+    from edge_sdk.models.photo_tagging._loader import Photos, loader
+    from edge_sdk.models.photo_tagging.coco import Index
+    from edge_sdk.models.photo_tagging.resnet import ResNet
+    from edge_sdk.training.seeds import generator
+
+    count = QUICK_PHOTOS if context.quick else PHOTOS
+    files = _photos(context.folder / "photos", count)
+    index = Index(context.folder, "train", ("any",), files, np.ones((count, 1), np.uint8))
+    workers = os.cpu_count() or 1
+    batches = loader(Photos(index, 224, seed=0), BATCH, workers)
+    changes = Augment(scale=(0.5, 1.0), ratio=1.333, flip=0.5, brightness=0.2, contrast=0.2, saturation=0.2)
+    network = ResNet("resnet18", CLASSES).train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def feed() -> float:
+        begin = perf_counter()
+        for batch in batches:
+            augment(batch["images"], 224, changes, generator(0))
+        return (perf_counter() - begin) / count
+
+    images = torch.randn(BATCH, 3, 224, 224).contiguous(memory_format=torch.channels_last)
+
+    def train() -> float:
+        begin = perf_counter()
+        network(images).square().mean().backward()
+        network.zero_grad()
+        return (perf_counter() - begin) / BATCH
+
+    sides = {"loader": feed, "training": train}
+    rounds = QUICK_ROUNDS if context.quick else ROUNDS
+    times = in_turns(sides, rounds, lambda line: context.say(f"loader: {line}"))
+    fed_s, trained_s = median_s(times["loader"])[0], median_s(times["training"])[0]
+    width, height = PHOTO_SIZE
+    how = (
+        f"JPEGs of {width} x {height}, {workers} processes to read, medians of {rounds} rounds in turns; "
+        f"{1 / fed_s:.0f} and {1 / trained_s:.0f} photos/s"
+    )
+    name = "the loader's photos/s / ResNet-18's in training, 224 pixels"
+    return Row(name, trained_s / fed_s, "ratio", how, limit=LOADER)
+
+
+def _photos(folder: Path, count: int) -> tuple[Path, ...]:
+    """Pieces of real photos as files."""
+    from PIL import Image
+
+    from edge_sdk.models._photos import calibration_photos
+
+    folder.mkdir()
+    sources = [Image.open(path).convert("RGB").resize(PHOTO_SIZE) for path in calibration_photos()]
+    for number, photo in enumerate(sources):
+        photo.save(folder / f"source-{number}.jpg", quality=90)
+    content = [(folder / f"source-{number}.jpg").read_bytes() for number in range(len(sources))]
+    files = tuple(folder / f"{number:04d}.jpg" for number in range(count))
+    for number, path in enumerate(files):
+        path.write_bytes(content[number % len(content)])
+    return files

@@ -35,13 +35,13 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 @FASHION
-def test_it_is_in_cocos_layout_with_one_to_four_items(made):
+def test_it_is_in_cocos_layout_with_one_to_three_items(made):
     root = made()
     for split, count in embedded.SCENES.items():
         index = read_index(root, split)
         assert index.categories == embedded.CATEGORIES
         assert len(index.files) == count
-        assert set(index.labels.sum(1)) <= {1, 2, 3, 4} and index.labels.any(0).all()
+        assert set(index.labels.sum(1)) <= {1, 2, 3} and index.labels.any(0).all()
         document = json.loads((root / "annotations" / f"instances_{split}2017.json").read_text())
         assert {_images.read_photo(file).size for file in index.files} == {(128, 128)}
         for one in document["annotations"]:

@@ -234,7 +234,7 @@ def test_recipes_that_make_no_sense_are_refused(wrong, message) -> None:
 @pytest.mark.parametrize("runtime", ["executorch", "onnxruntime"])
 @pytest.mark.parametrize("recipe", [Recipe(), Recipe(4, 8), Recipe(per_channel=False)])
 def test_the_program_equals_the_fake_quantized_network_at_every_layer(runtime: str, recipe, tmp_path: Path) -> None:
-    network = lsq(EveryLayer, recipe)
+    network = lsq(EveryLayer, recipe).to(memory_format=torch.channels_last)  # as it is trained
     network.save(tmp_path / "q.pt")
     names = ("stem", "branch", "joined", "wide", "logits")
     model = Tiny(Part("forward", trained(EveryLayer), (images(1),), output_names=names))

@@ -72,7 +72,8 @@ class LsqCheckpoint:
                 f"that it was trained with{_told(self.facts)}."
             )
         for name, parameter in prepared.weights.items():
-            parameter.data = self.weights[name].clone()
+            # Training may keep weights in channels-last order, which a captured graph's constants are not to have.
+            parameter.data = self.weights[name].clone(memory_format=torch.contiguous_format)
             prepared.biases[name].data = self.biases[name].clone()
         for name, step in prepared.weight_steps.items():
             step.step.data = self.weight_steps[name].clone()
