@@ -88,7 +88,8 @@ def test_quantizers(capsys):
     static = found["int8-static"]
     assert static["available"] and static["precision"] == "int8" and static["needs_calibration"]
     options = {option["name"]: option for option in static["options"]}
-    assert options["calibration"] == {"name": "calibration", "default": "minmax", "choices": ["minmax", "histogram"]}
+    choices = ["minmax", "mse", "percentile", "histogram"]
+    assert options["calibration"] == {"name": "calibration", "default": "minmax", "choices": choices}
 
 
 @pytest.mark.parametrize(("verb", "group"), [("models", "edge_sdk.models"), ("quantizers", "edge_sdk.quantizers")])
