@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -26,8 +26,6 @@ DATA = "embedded"
 TARGET, RUNTIME = "xnnpack-cpu", "executorch"
 METHODS = ("FP32", "PTQ INT8", "LSQ INT8", "LSQ 4-bit")
 ALLOWED_POINTS = {"PTQ INT8": 0.6, "LSQ INT8": 0.3, "LSQ 4-bit": 2.0}
-STUDENT_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
-"""Two-sided 95 % quantile of Student's distribution for the mean of so many values."""
 
 
 @dataclass(frozen=True)
@@ -167,13 +165,14 @@ def _judge(folder: Path, method: str, what: Path, fp32: Path, settings: dict[str
 
 def _loss(rows: Sequence[dict[str, Any]], method: str) -> dict[str, float]:
     """How many points of mAP a method loses to FP32: the mean over seeds and its 95 % interval."""
+    from edge_sdk.profiling._blocks import t95
+
     by_seed = {(row["seed"], row["method"]): row["map"] for row in rows}
     points = [100 * (by_seed[seed, "FP32"] - by_seed[seed, method]) for seed in sorted({row["seed"] for row in rows})]
     mean, count = fmean(points), len(points)
-    if count not in STUDENT_95:
+    if count < 2:
         return {"mean": mean}
-    spread = (sum((one - mean) ** 2 for one in points) / (count - 1)) ** 0.5
-    half = STUDENT_95[count] * spread / count**0.5
+    half = t95(count - 1) * stdev(points) / count**0.5
     return {"mean": mean, "low": mean - half, "high": mean + half}
 
 

@@ -13,7 +13,7 @@ _WHERE = {
     "compile": "edge_sdk.api",
     "profile": "edge_sdk.api",
     "deploy": "edge_sdk.api",
-    "evaluate": "edge_sdk.api",
+    "evaluate": "edge_sdk.evaluation.evaluate",
     "Bundle": "edge_sdk.bundle",
     "Report": "edge_sdk.schema.report",
     "Target": "edge_sdk.schema.target",
@@ -41,9 +41,10 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from edge_sdk.api import compile, deploy, evaluate, profile
+    from edge_sdk.api import compile, deploy, profile
     from edge_sdk.bundle import Bundle
     from edge_sdk.errors import EdgeSdkError
+    from edge_sdk.evaluation.evaluate import evaluate
     from edge_sdk.models.base import Model, Part
     from edge_sdk.schema import load_target, target_names
     from edge_sdk.schema.report import Report

@@ -1,4 +1,4 @@
-"""The public calls: compile, profile, deploy, evaluate."""
+"""The public calls that compile and measure: compile, profile, deploy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from edge_sdk.errors import DeviceError, ModelError, TargetError, UnsupportedErr
 if TYPE_CHECKING:
     from edge_sdk.bundle import Bundle
     from edge_sdk.devices.base import Device
-    from edge_sdk.evaluation.result import Evaluation
     from edge_sdk.models.base import Model, Sample
     from edge_sdk.pipeline.compile import Job
     from edge_sdk.pipeline.plan import Plan
@@ -245,63 +244,6 @@ def deploy(
         report = _warned(report, "the accuracy is that of the inputs which --max-drop was tuned on, not of others")
     _write(report, found.run.raw(), out)
     return report
-
-
-def evaluate(
-    what: Path | str,
-    data: Path | str,
-    *,
-    against: Path | str | None = None,
-    model: str = "photo_tagging",
-    settings: Mapping[str, str] | None = None,
-    device: str | None = None,
-    runner: str | None = None,
-    threads: int | None = None,
-    limit: int | None = None,
-    threshold: float = 0.5,
-    pictures: Path | str | None = None,
-    out: Path | str | None = None,
-    progress: Progress | None = None,
-) -> Evaluation:
-    """Judges a tagger on the val split of a labelled data set, and another beside it on the same images.
-
-    Args:
-        what: A checkpoint (``.pt``, ``.pth``), a bundle, a ``.pte`` or a ``.onnx`` file.
-        data: A folder in COCO's layout, or ``embedded``.
-        against: Another of these; the difference of mAP gets its 95 % interval by resampling the images.
-        model: The plugin that prepares photos.
-        settings: The model's settings by name.
-        device: Where bundles and programs run, None: here. Checkpoints run here.
-        runner: See `profile`.
-        threads: Processor threads, None for the runtime's choice.
-        limit: So many images, evenly taken from the split; None for all.
-        threshold: The probability from which on a tag is given.
-        pictures: The folder for ``tags.png`` and ``precision_recall.png``; None draws none.
-        out: The folder for ``evaluation.json``; None does not write it.
-        progress: Called with a line as each stage starts.
-
-    Raises:
-        ModelError: A file or the data does not fit, or more than 1 % of the images are damaged.
-        DeviceError: The device or the runner failed.
-        EdgeSdkError: See `edge_sdk.errors`.
-    """
-    from edge_sdk.evaluation.evaluate import evaluate as judge
-
-    return judge(
-        what,
-        data,
-        against=against,
-        model=model,
-        settings=settings,
-        device=device,
-        runner=runner,
-        threads=threads,
-        limit=limit,
-        threshold=threshold,
-        pictures=pictures,
-        out=out,
-        progress=progress,
-    )
 
 
 def _plan(

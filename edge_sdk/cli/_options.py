@@ -30,13 +30,7 @@ def add_compile_options(parser: Parser) -> None:
         metavar="NAME",
         help="one of the target's runtimes, or auto: the fastest of them by measurement (default: auto)",
     )
-    group.add_argument(
-        "--set",
-        dest="settings",
-        action=Setting,
-        metavar="KEY=VALUE",
-        help="a setting of the model, or quantize.KEY=VALUE for an option of the quantizer; may be given several times",
-    )
+    add_settings(group, "a setting of the model, or quantize.KEY=VALUE for an option of the quantizer")
     group.add_argument(
         "--calibration", type=Path, metavar="PATH", help="calibration inputs instead of the model's own: photos or .npz"
     )
@@ -57,6 +51,18 @@ def add_compile_options(parser: Parser) -> None:
     group.add_argument("--no-cache", action="store_true", help="compile anew, whatever the cache holds")
 
 
+def add_settings(parser: argparse._ActionsContainer, what: str) -> None:
+    """Adds ``--set``.
+
+    Args:
+        parser: The verb's parser, or a group of it.
+        what: What a key sets.
+    """
+    parser.add_argument(
+        "--set", dest="settings", action=_Setting, metavar="KEY=VALUE", help=f"{what}; may be given several times"
+    )
+
+
 def add_run_options(parser: Parser) -> None:
     """Adds what says where and how it runs."""
     group = parser.add_argument_group("run")
@@ -71,9 +77,7 @@ def add_run_options(parser: Parser) -> None:
         help="a native runner of your own for that device: executor_runner or onnxruntime_perf_test, known by its "
         "file name or by KIND",
     )
-    group.add_argument(
-        "--threads", type=_threads, metavar="N", help="processor threads (default: what the target says)"
-    )
+    group.add_argument("--threads", type=count, metavar="N", help="processor threads (default: what the target says)")
 
 
 def add_measure_options(parser: Parser) -> None:
@@ -123,7 +127,7 @@ def measure_arguments(args: argparse.Namespace) -> dict[str, Any]:
     return {"energy": not args.no_energy, "sustain_s": args.sustain}
 
 
-class Setting(argparse.Action):
+class _Setting(argparse.Action):
     """Collects ``KEY=VALUE`` into a mapping; a key given twice is refused."""
 
     def __call__(self, parser, namespace, values, option_string=None) -> None:
@@ -146,7 +150,8 @@ def _drop(text: str) -> float:
     return value
 
 
-def _threads(text: str) -> int:
+def count(text: str) -> int:
+    """A whole number from 1, as the command line gives it."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"found '{text}', expected a whole number from 1")
     return int(text)

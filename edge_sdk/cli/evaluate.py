@@ -6,7 +6,7 @@ import argparse
 from argparse import Namespace
 from pathlib import Path
 
-from edge_sdk.cli._options import Setting, add_out, add_run_options
+from edge_sdk.cli._options import add_out, add_run_options, add_settings, count
 from edge_sdk.cli._output import Output
 from edge_sdk.cli._parser import Parser, example
 
@@ -32,15 +32,9 @@ def configure(parser: Parser) -> None:
     parser.add_argument(
         "--model", default="photo_tagging", metavar="NAME", help="how photos are prepared (default: photo_tagging)"
     )
+    add_settings(parser, "a setting of the model, such as variant=resnet50")
     parser.add_argument(
-        "--set",
-        dest="settings",
-        action=Setting,
-        metavar="KEY=VALUE",
-        help="a setting of the model, such as variant=resnet50; may be given several times",
-    )
-    parser.add_argument(
-        "--limit", type=_limit, metavar="N", help="so many images, evenly taken from the split (default: all)"
+        "--limit", type=count, metavar="N", help="so many images, evenly taken from the split (default: all)"
     )
     parser.add_argument(
         "--threshold",
@@ -67,10 +61,10 @@ def configure(parser: Parser) -> None:
 
 def run(args: Namespace, output: Output) -> int:
     """Judges and shows the metrics."""
-    from edge_sdk import api
+    from edge_sdk.evaluation.evaluate import evaluate
 
     with output.progress() as progress:
-        result = api.evaluate(
+        result = evaluate(
             args.what,
             args.data,
             against=args.against,
@@ -93,12 +87,6 @@ def run(args: Namespace, output: Output) -> int:
 
     output.result(result.model_dump(mode="json"), view)
     return 0
-
-
-def _limit(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"found '{text}', expected a whole number from 1")
-    return int(text)
 
 
 def _threshold(text: str) -> float:

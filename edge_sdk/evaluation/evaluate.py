@@ -41,7 +41,28 @@ def evaluate(
     out: Path | str | None = None,
     progress: Say | None = None,
 ) -> Evaluation:
-    """See `edge_sdk.evaluate`."""
+    """Judges a tagger on the val split of a labelled data set, and another beside it on the same images.
+
+    Args:
+        what: A checkpoint (``.pt``, ``.pth``), a bundle, a ``.pte`` or a ``.onnx`` file.
+        data: A folder in COCO's layout, or ``embedded``.
+        against: Another of these; the difference of mAP gets its 95 % interval by resampling the images.
+        model: The plugin that prepares photos.
+        settings: The model's settings by name.
+        device: Where bundles and programs run, None: here. Checkpoints run here.
+        runner: See `edge_sdk.profile`.
+        threads: Processor threads, None for the runtime's choice.
+        limit: So many images, evenly taken from the split; None for all.
+        threshold: The probability from which on a tag is given.
+        pictures: The folder for ``tags.png`` and ``precision_recall.png``; None draws none.
+        out: The folder for ``evaluation.json``; None does not write it.
+        progress: Called with a line as each stage starts.
+
+    Raises:
+        ModelError: A file or the data does not fit, or more than 1 % of the images are damaged.
+        DeviceError: The device or the runner failed.
+        EdgeSdkError: See `edge_sdk.errors`.
+    """
     from edge_sdk.models.photo_tagging._data import Skips, evenly, index_identity
     from edge_sdk.models.photo_tagging.coco import read_index
     from edge_sdk.models.photo_tagging.embedded import data_root

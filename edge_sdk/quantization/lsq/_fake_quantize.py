@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -97,21 +98,32 @@ class LearnedStep(ObserverBase):
         self.register_buffer("is_signed", torch.tensor(True))
 
     @property
+    @abstractmethod
     def range(self) -> tuple[int, int]:
         """The smallest and the largest multiple of the step."""
-        raise NotImplementedError
+
+    @property
+    def quant_min(self) -> int:
+        """The smallest integer of the converted graph."""
+        return self.range[0] + self._zero
+
+    @property
+    def quant_max(self) -> int:
+        """The largest integer of the converted graph."""
+        return self.range[1] + self._zero
 
     def positive_step(self) -> Tensor:
         """The step, whatever sign training gave it."""
         return self.step.abs().clamp(min=_SMALLEST_STEP)
 
+    @abstractmethod
     def set_start(self) -> None:
         """Sets the first step by the values seen, which are then forgotten."""
-        raise NotImplementedError
 
     def calculate_qparams(self, **_: Any) -> tuple[Tensor, Tensor]:
-        """Scale and zero point for the converted graph."""
-        raise NotImplementedError
+        """Scale and zero point for the converted graph, of each channel or one element each."""
+        step = self.positive_step().detach()
+        return step, torch.full_like(step, self._zero, dtype=torch.int64)
 
     @property
     def is_set(self) -> bool:
@@ -127,9 +139,12 @@ class LearnedStep(ObserverBase):
         return fake_quantize(x, self.positive_step(), low, high, (self._count(x) * high) ** -0.5)
 
     is_observing = False
+    _zero = 0
+    """The integer that stands for zero."""
 
+    @abstractmethod
     def _count(self, x: Tensor) -> int:
-        raise NotImplementedError
+        """How many values share a step, not counting the images of a batch."""
 
     def _take(self, rows: Tensor) -> None:
         """The first step of each row of values, ``[rows, values]``."""
@@ -148,17 +163,7 @@ class ActivationStep(LearnedStep):
         return (-half, half - 1) if self.is_signed else (0, 2 * half - 1)
 
     @property
-    def quant_min(self) -> int:
-        """The smallest integer of the converted graph."""
-        return self.range[0] + self._zero
-
-    @property
-    def quant_max(self) -> int:
-        """The largest integer of the converted graph."""
-        return self.range[1] + self._zero
-
-    @property
-    def _zero(self) -> int:
+    def _zero(self) -> int:  # type: ignore[override]
         return 0 if self.is_signed else -128
 
     def set_start(self) -> None:
@@ -168,10 +173,6 @@ class ActivationStep(LearnedStep):
         self.is_signed = (values < 0).any()
         self._take(values[:: -(-values.numel() // _MOST_VALUES)].view(1, -1))
         self.seen = None
-
-    def calculate_qparams(self, **_: Any) -> tuple[Tensor, Tensor]:
-        """Scale and zero point, one element each."""
-        return self.positive_step().detach(), torch.tensor([self._zero], dtype=torch.int64)
 
     def _count(self, x: Tensor) -> int:
         return max(1, x.numel() // x.shape[0])
@@ -186,26 +187,11 @@ class WeightStep(LearnedStep):
         half = 1 << (self.bits - 1)
         return (-half if self.bits < 8 else -127), half - 1
 
-    @property
-    def quant_min(self) -> int:
-        """The smallest integer of the converted graph."""
-        return self.range[0]
-
-    @property
-    def quant_max(self) -> int:
-        """The largest integer of the converted graph."""
-        return self.range[1]
-
     def set_start(self) -> None:
         """Sets the first step of each channel by the weight seen."""
         assert self.seen is not None, "a quantizer sees values before its step is set"
         self._take(self.seen.flatten(1) if self._is_per_channel else self.seen.view(1, -1))
         self.seen = None
-
-    def calculate_qparams(self, **_: Any) -> tuple[Tensor, Tensor]:
-        """Scale and zero point (always 0) of each channel."""
-        step = self.positive_step().detach()
-        return step, torch.zeros_like(step, dtype=torch.int64)
 
     def _count(self, x: Tensor) -> int:
         return x[0].numel() if self._is_per_channel else x.numel()

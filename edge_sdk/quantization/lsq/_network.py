@@ -109,19 +109,17 @@ class LsqNetwork(nn.Module):
 
 def _folded(module: nn.Module, example: Tensor) -> GraphModule:
     """The graph for any batch size, in full precision, as the backends see it before they quantize."""
-    from edge_sdk.backends._rewrites import drop_identities, fold_batch_norm
+    from edge_sdk.backends._rewrites import apply_rewrites, drop_identities, fold_batch_norm
     from edge_sdk.pipeline.capture import capture_part, flat_outputs
+    from edge_sdk.pipeline.values import Captured
 
     two = example.expand(2, *example.shape[1:]).contiguous()  # a batch of one would be taken for fixed
     with torch.no_grad():
         count = len(flat_outputs(module.eval()(two)))
     names = tuple(f"output_{place}" for place in range(count))
     part = Part("forward", module, (two,), output_names=names, dynamic={"input": {0: (1, _MOST_IMAGES)}})
-    graph = capture_part(part).torch
+    table = {"drop_identities": drop_identities, "fold_batch_norm": fold_batch_norm}
+    captured = apply_rewrites(Captured((capture_part(part),), macs=0), table, frozenset(table))
+    graph = captured.graphs[0].torch
     assert graph is not None
-    for rewrite in (drop_identities, fold_batch_norm):
-        if rewrite(graph):
-            graph.graph.eliminate_dead_code()
-            graph.delete_all_unused_submodules()
-            graph.recompile()
     return graph
