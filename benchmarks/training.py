@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -117,17 +118,16 @@ def loader_speed(context: Context) -> Row:
 
 
 def _photos(folder: Path, count: int) -> tuple[Path, ...]:
-    """Pieces of real photos as files."""
+    """Real photos as files of one size, each as often as it takes to have so many."""
     from PIL import Image
 
     from edge_sdk.models._photos import calibration_photos
 
     folder.mkdir()
-    sources = [Image.open(path).convert("RGB").resize(PHOTO_SIZE) for path in calibration_photos()]
-    for number, photo in enumerate(sources):
-        photo.save(folder / f"source-{number}.jpg", quality=90)
-    content = [(folder / f"source-{number}.jpg").read_bytes() for number in range(len(sources))]
     files = tuple(folder / f"{number:04d}.jpg" for number in range(count))
-    for number, path in enumerate(files):
-        path.write_bytes(content[number % len(content)])
+    sources = calibration_photos()[:count]
+    for path, source in zip(files, sources, strict=False):
+        Image.open(source).convert("RGB").resize(PHOTO_SIZE).save(path, quality=90)
+    for number in range(len(sources), count):
+        shutil.copyfile(files[number % len(sources)], files[number])
     return files

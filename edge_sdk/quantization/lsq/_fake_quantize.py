@@ -139,8 +139,11 @@ class LearnedStep(ObserverBase):
         return fake_quantize(x, self.positive_step(), low, high, (self._count(x) * high) ** -0.5)
 
     is_observing = False
-    _zero = 0
-    """The integer that stands for zero."""
+
+    @property
+    def _zero(self) -> int:
+        """The integer that stands for zero."""
+        return 0
 
     @abstractmethod
     def _count(self, x: Tensor) -> int:
@@ -163,7 +166,7 @@ class ActivationStep(LearnedStep):
         return (-half, half - 1) if self.is_signed else (0, 2 * half - 1)
 
     @property
-    def _zero(self) -> int:  # type: ignore[override]
+    def _zero(self) -> int:
         return 0 if self.is_signed else -128
 
     def set_start(self) -> None:
