@@ -59,6 +59,19 @@ def test_steps_get_no_weight_decay(task, fp32: Path):
     assert steps and steps <= spared and not steps & decayed
 
 
+def test_distillation_is_the_share_of_the_loss_that_the_fp32_network_decides(task, fp32: Path):
+    def loss(share: float, flipped: bool) -> float:
+        built = task(*lsq(fp32, f"lsq.distillation={share}"))
+        photos = built.photos["train"]
+        batch = photos.collate([photos[0, number] for number in range(8)])
+        batch["labels"] = 1 - batch["labels"] if flipped else batch["labels"]
+        return float(built.loss(batch, torch.Generator().manual_seed(0)).detach())
+
+    assert loss(1, False) == loss(1, True), "the labels decide nothing"
+    assert loss(0, False) != loss(0, True)
+    assert loss(0.25, False) == pytest.approx(0.25 * loss(1, False) + 0.75 * loss(0, False), rel=1e-5)
+
+
 @pytest.mark.slow
 def test_a_resumed_run_gives_the_result_of_an_unbroken_one(run, fp32: Path, monkeypatch: pytest.MonkeyPatch):
     from edge_sdk.models.photo_tagging._task import TaggingTask

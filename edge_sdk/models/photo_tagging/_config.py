@@ -61,6 +61,7 @@ class Lsq(Settings):
     edges: Literal["8bit", "fp32", "same"]
     per_channel: bool
     start: Literal["mse", "paper"]
+    distillation: Share
 
 
 class Config(RunConfig):

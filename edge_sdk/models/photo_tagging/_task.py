@@ -66,6 +66,10 @@ class TaggingTask(Task):
         if config.trainer.channels_last:
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._criterion = _criterion(config.loss)
+        # In a tuple it is no part of this module: it is neither trained nor saved.
+        self._teacher: tuple[nn.Module] | None = None
+        if config.method == "lsq" and config.lsq.distillation:
+            self._teacher = (_filled(config.model, len(self.categories), config.lsq.checkpoint).eval(),)
         self._found: list[tuple[Tensor, Tensor]] = []
 
     def loss(self, batch: Batch, draw: torch.Generator) -> Tensor | None:
@@ -75,7 +79,12 @@ class TaggingTask(Task):
             return None
         with torch.autocast(self.device.type, enabled=False):
             images = augment(batch["images"], self.settings.data.size, self.settings.augment, draw)
-        return self._criterion(self.network(images).float(), batch["labels"])
+        logits = self.network(images).float()
+        loss = self._criterion(logits, batch["labels"])
+        if self._teacher is None:
+            return loss
+        share = self.settings.lsq.distillation
+        return (1 - share) * loss + share * losses.binary_cross_entropy(logits, self._taught(images))
 
     def names(self, batch: Batch) -> list[str]:
         """The batch's files."""
@@ -147,6 +156,12 @@ class TaggingTask(Task):
     def _note(self, split: str, batch: Batch) -> None:
         for path, reason in batch["faults"]:
             self.skips[split].add(path, reason)
+
+    def _taught(self, images: Tensor) -> Tensor:
+        """What the FP32 network says of images: probabilities ``[b, c]``."""
+        (teacher,) = self._teacher  # type: ignore[misc]
+        with torch.no_grad():
+            return torch.sigmoid(teacher.to(images.device)(images).float())
 
     def _network(self, say: Say) -> nn.Module:
         config = self.settings
