@@ -36,6 +36,7 @@ class Part:
         input_names: One name for each input.
         output_names: One name for each output, in the order of the flattened result.
         dynamic: Input name to ``{dimension: (smallest, largest)}`` for sizes that vary.
+        keeps_float: Why the part stays in FP32 whatever the quantizer, empty where it need not.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Part:
     input_names: tuple[str, ...] = ("input",)
     output_names: tuple[str, ...] = ("output",)
     dynamic: Mapping[str, Mapping[int, tuple[int, int]]] = field(default_factory=dict)
+    keeps_float: str = ""
 
 
 class Model(ABC):

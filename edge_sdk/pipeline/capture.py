@@ -72,6 +72,7 @@ def capture_part(part: Part) -> Graph:
         torch=graph,
         example_inputs=part.example_inputs,
         dynamic_shapes=shapes,
+        keeps_float=part.keeps_float,
     )
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import edge_sdk
 from edge_sdk.errors import ModelError, UnsupportedError
-from edge_sdk.pipeline import cache, data, key
+from edge_sdk.pipeline import cache, data, kept, key
 from edge_sdk.pipeline.fp32 import Forward, fp32_forward
 from edge_sdk.pipeline.plan import Plan, check_data
 from edge_sdk.schema.manifest import Cost, Manifest, ModelRef, Quantization, Rewrite
@@ -156,7 +156,15 @@ def _quantize(job: Job, plan: Plan, captured: Captured) -> Quantized:
     from edge_sdk.quantization.base import Data
 
     quantizer = job.quantizer
+    if quantizer.name == "fp32":
+        return Quantized(captured.graphs, Quantization(method=quantizer.name), captured.rewrites)
+    quantizable = kept.without(captured, quantizer.name)
     if option := plan.backend.by_option.get((plan.rule.delegate, quantizer.name)):
+        if len(quantizable.graphs) < len(captured.graphs):
+            raise UnsupportedError(
+                f"{plan.rule.delegate} sets {quantizer.name} by its option {option} for all parts, and model "
+                f"'{job.model.name}' has parts that stay in FP32. Use fp32 or int8-static."
+            )
         options = {**quantizer.options, "graph": "fp32", "by": option}
         return Quantized(captured.graphs, Quantization(method=quantizer.name, options=options), captured.rewrites)
     where = "onnx" if job.model.onnx else plan.backend.quantizers[quantizer.name]
@@ -169,12 +177,14 @@ def _quantize(job: Job, plan: Plan, captured: Captured) -> Quantized:
             from edge_sdk.pipeline.budget import make_budget
 
             budget = make_budget(job.model, job.max_drop, _reference_samples(job.model, job.captured))
-        done = quantizer.apply_torch(captured, Data(job.calibration, budget, job.progress))
+            budget = kept.with_outputs(budget, captured)
+        done = quantizer.apply_torch(quantizable, Data(job.calibration, budget, job.progress))
+        done = kept.merged(captured, done)
         job.quantized[captured.rewrites] = done
         return done
     return Quantized(
         graphs=captured.graphs,
-        quantization=Quantization(method=quantizer.name, options=quantizer.options),
+        quantization=Quantization(method=quantizer.name, options=quantizer.options, skipped=kept.layers_of(captured)),
         rewrites=captured.rewrites,
         on_onnx=quantizer,
         calibration=job.calibration,

@@ -86,7 +86,7 @@ def captured_identity(captured: Captured) -> dict[str, str]:
             found[graph.name] = hashlib.sha256(graph.onnx.SerializeToString(deterministic=True)).hexdigest()
             continue
         assert graph.torch is not None
-        digest = hashlib.sha256(str((graph.inputs, graph.outputs)).encode())
+        digest = hashlib.sha256(str((graph.inputs, graph.outputs, graph.keeps_float)).encode())
         for name, value in _content(graph.torch):
             digest.update(f"{name}\n".encode())
             digest.update(value)

@@ -30,6 +30,7 @@ class Graph:
         example_inputs: The tensors that the graph was captured with.
         dynamic_shapes: What `torch.export.export` needs to export ``torch`` again, None where all is static.
         onnx: The ONNX model.
+        keeps_float: Why the part stays in FP32 whatever the quantizer, empty where it need not.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Graph:
     example_inputs: tuple[torch.Tensor, ...] = ()
     dynamic_shapes: Any = None
     onnx: onnx.ModelProto | None = None
+    keeps_float: str = ""
 
 
 @dataclass(frozen=True)

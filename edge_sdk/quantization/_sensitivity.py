@@ -43,7 +43,7 @@ def layers_to_skip(quantizer: Int8Static, captured: Captured, data: Data, budget
             "or a samples('reference')."
         )
     plain = {graph.name: quantizer.prepare(graph, data.calibration, frozenset()) for graph in captured.graphs}
-    exact = _outputs(captured, {graph.name: graph.torch for graph in captured.graphs}, budget.samples)
+    exact = outputs_of(captured, {graph.name: graph.torch for graph in captured.graphs}, budget.samples)
 
     def drop_with(skip: Sequence[tuple[str, str]]) -> float:
         chosen = _by_part(skip)
@@ -55,7 +55,7 @@ def layers_to_skip(quantizer: Int8Static, captured: Captured, data: Data, budget
         }
         for module in prepared.values():
             _static.set_mode(module, "quantize")
-        drop = budget.drop(_outputs(captured, prepared, budget.samples), exact)
+        drop = budget.drop(outputs_of(captured, prepared, budget.samples), exact)
         data.progress(f"{len(skip)} layers in FP32: {budget.metric} drops by {drop:.2g} (allowed {budget.max_drop})")
         return drop
 
@@ -102,7 +102,8 @@ def _relative_error(found: list[list[torch.Tensor]], exact: list[list[torch.Tens
     return noise / max(signal, 1e-30)
 
 
-def _outputs(captured: Captured, modules: Mapping[str, Any], samples: Sequence[Sample]) -> list[Sample]:
+def outputs_of(captured: Captured, modules: Mapping[str, Any], samples: Sequence[Sample]) -> list[Sample]:
+    """The outputs of samples: each part's graph as the module under its name computes it."""
     found: list[dict] = [{} for _ in samples]
     for graph in captured.graphs:
         for index, result in enumerate(_static.simulate(modules[graph.name], _static.inputs_of(graph, samples))):

@@ -142,7 +142,7 @@ class OnnxRuntimeBackend(Backend):
         model = graph.onnx if graph.onnx is not None else _export(graph)
         model, applied = _rewrites.apply(model, graph, quantized.enabled & frozenset(_ON_ONNX))
         skipped: list[SkippedLayer] = []
-        if quantized.on_onnx is not None:
+        if quantized.on_onnx is not None and not graph.keeps_float:
             data = Data(calibration=quantized.calibration)
             model, skipped = quantized.on_onnx.apply_onnx(model, graph.name, data)
         return model, applied, skipped

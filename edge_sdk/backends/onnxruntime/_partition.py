@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import onnx
 
@@ -15,7 +15,13 @@ _CONVERTS = {"QuantizeLinear", "DequantizeLinear", "Cast", "DynamicQuantizeLinea
 _INT8_PRODUCTS = ("Conv", "Gemm", "MatMul", "ConvTranspose", "FusedConv", "FusedGemm", "FusedMatMul")
 
 
-def report(models: Mapping[str, onnx.ModelProto], method: str, delegate: str, rewrites: list[Rewrite]) -> Partition:
+def report(
+    models: Mapping[str, onnx.ModelProto],
+    method: str,
+    delegate: str,
+    rewrites: list[Rewrite],
+    kept: Collection[str] = (),
+) -> Partition:
     """The partition report of all parts together.
 
     The CPU provider takes every operator. What falls back in an INT8 program is an operator that it
@@ -26,15 +32,16 @@ def report(models: Mapping[str, onnx.ModelProto], method: str, delegate: str, re
         method: The quantizer's name.
         delegate: The delegate's name.
         rewrites: The rewrites so far.
+        kept: Parts that stay in FP32 on purpose.
     """
     delegated = 0
     left: Counter[tuple[str, str]] = Counter()
-    for model in models.values():
+    for name, model in models.items():
         for node in model.graph.node:
             op = node.op_type
             if op in _CONVERTS:
                 continue
-            if method in STATIC_INT8 and op in _INT8_PRODUCTS:
+            if method in STATIC_INT8 and name not in kept and op in _INT8_PRODUCTS:
                 left[op, "computed in FP32: ONNX Runtime did not fuse it with the quantizers around it"] += 1
             else:
                 delegated += 1

@@ -28,6 +28,7 @@ class Cpu:
         # Of FP32 graphs the fusions are quick, and fusions for one kind of processor may not suit another.
         self._ahead = self._method in STATIC_INT8 and same_machine(target)
         self._optimised: dict[str, onnx.ModelProto] = {}
+        self._kept = {graph.name for graph in quantized.graphs if graph.keeps_float}
 
     def part(
         self, graph: Graph, model: onnx.ModelProto, enabled: frozenset[str]
@@ -42,7 +43,7 @@ class Cpu:
 
     def report(self, rewrites: list[Rewrite]) -> Partition:
         """The partition report of all parts so far."""
-        return _partition.report(self._optimised, self._method, self._rule.delegate, rewrites)
+        return _partition.report(self._optimised, self._method, self._rule.delegate, rewrites, self._kept)
 
 
 class Nnapi:
