@@ -94,6 +94,7 @@ def _seed(settings: Settings, seed: int) -> list[dict[str, Any]]:
                 "method=lsq",
                 f"epochs={settings.lsq_epochs}",
                 f"lsq.checkpoint={fp32}",
+                "lsq.distillation=1",
                 f"lsq.weight_bits={bits}",
                 f"lsq.activation_bits={bits}",
             ],

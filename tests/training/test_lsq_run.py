@@ -47,7 +47,7 @@ def test_bits_edges_and_channels_are_settable(run, fp32: Path):
         "activation_bits": 5,
         "edges": "same",
         "per_channel": False,
-        "start": "mse",
+        "start": "range",
     }
     assert all(step.numel() == 1 for step in found.weight_steps.values())
 

@@ -60,7 +60,7 @@ class Lsq(Settings):
     activation_bits: Bits
     edges: Literal["8bit", "fp32", "same"]
     per_channel: bool
-    start: Literal["mse", "paper"]
+    start: Literal["mse", "paper", "range"]
     distillation: Share
 
 

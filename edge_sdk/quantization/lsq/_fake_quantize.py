@@ -82,7 +82,7 @@ class LearnedStep(ObserverBase):
     def __init__(
         self,
         bits: int = 8,
-        start: Start = "mse",
+        start: Start = "range",
         dtype: torch.dtype = torch.int8,
         qscheme: torch.qscheme = torch.per_tensor_affine,
         **unused: Any,
@@ -152,7 +152,7 @@ class LearnedStep(ObserverBase):
     def _take(self, rows: Tensor) -> None:
         """The first step of each row of values, ``[rows, values]``."""
         low, high = self.range
-        first = (_paper_start if self.start == "paper" else _least_error_start)(rows, low, high)
+        first = _STARTS[self.start](rows, low, high)
         self.step.data = first.clamp(min=_SMALLEST_STEP)
 
 
@@ -172,9 +172,9 @@ class ActivationStep(LearnedStep):
     def set_start(self) -> None:
         """Decides on the sign and the first step by the values seen."""
         assert self.seen is not None, "a quantizer sees values before its step is set"
-        values = self.seen.flatten()
+        values = self.seen.reshape(1, -1)
         self.is_signed = (values < 0).any()
-        self._take(values[:: -(-values.numel() // _MOST_VALUES)].view(1, -1))
+        self._take(values)
         self.seen = None
 
     def _count(self, x: Tensor) -> int:
@@ -213,16 +213,28 @@ def _paper_start(rows: Tensor, low: int, high: int) -> Tensor:
     return 2 * rows.abs().mean(1) / high**0.5
 
 
+def _range_start(rows: Tensor, low: int, high: int) -> Tensor:
+    """The step of each row that covers all of its values.
+
+    The rare large activations, which the least squared error cuts off, are those that a tag depends on.
+    """
+    return torch.maximum(rows.amax(1) / high, -rows.amin(1) / max(1, -low))
+
+
 def _least_error_start(rows: Tensor, low: int, high: int) -> Tensor:
-    """The step of each row with the least squared error, of some up to the one that represents all values.
+    """The step of each row with the least squared error, of some up to the one that covers all values.
 
     At 8 bits the paper's first step covers some 20 times the mean of the values, which a short training
     has no time to mend.
     """
-    whole = torch.maximum(rows.amax(1) / high, -rows.amin(1) / max(1, -low)).clamp(min=_SMALLEST_STEP)
+    whole = _range_start(rows, low, high).clamp(min=_SMALLEST_STEP)
+    rows = rows[:, :: -(-rows.shape[1] // _MOST_VALUES)]
     best, least = whole, torch.full_like(whole, torch.inf)
     for share in torch.linspace(1.0, 0.1, _CANDIDATES):
         step = (whole * share).view(-1, 1)
         error = ((rows / step).clamp(low, high).round().mul(step) - rows).square().sum(1)
         best, least = torch.where(error < least, step.view(-1), best), torch.minimum(error, least)
     return best
+
+
+_STARTS: dict[Start, StartFunction] = {"paper": _paper_start, "mse": _least_error_start, "range": _range_start}

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 from edge_sdk.errors import UnsupportedError, unknown_name
 
 Edges = Literal["8bit", "fp32", "same"]
-Start = Literal["paper", "mse"]
+Start = Literal["paper", "mse", "range"]
 FEWEST_BITS, MOST_BITS = 2, 8
 
 
@@ -21,7 +21,8 @@ class Recipe:
         activation_bits: Bits of what goes into a layer, 2 to 8. Sums and what goes into them have 8.
         edges: The first and the last layer: in 8 bits (as in the paper), in FP32, or like the others.
         per_channel: Whether a weight has a step for each output channel, or a single one.
-        start: The first value of a step: the paper's, or the one with the least squared error.
+        start: The first value of a step: the paper's, the one with the least squared error, or the one that covers
+            the range of all values.
 
     Raises:
         UnsupportedError: A value is outside of these.
@@ -31,7 +32,7 @@ class Recipe:
     activation_bits: int = 8
     edges: Edges = "8bit"
     per_channel: bool = True
-    start: Start = "mse"
+    start: Start = "range"
 
     def __post_init__(self) -> None:
         for name in ("weight_bits", "activation_bits"):
