@@ -102,9 +102,10 @@ def _seed(settings: Settings, seed: int) -> list[dict[str, Any]]:
         for bits in (8, 4)
     ]
     model = settings.model(fp32)
+    ptq = {"quantize.outputs": "float"}
     bundles = {
         "FP32": _bundle(runs / f"bundles-{seed}", "fp32", model),
-        "PTQ INT8": _bundle(runs / f"bundles-{seed}", "int8-static", model),
+        "PTQ INT8": _bundle(runs / f"bundles-{seed}", "int8-static", model | ptq),
         "LSQ INT8": _bundle(runs / f"bundles-{seed}", "int8-lsq", model | {"quantize.checkpoint": str(lsq[0])}),
     }
     with open_device("local") as here:

@@ -37,6 +37,8 @@ class Backend(ABC):
     """Name of each graph rewrite to what it does."""
     refusals: ClassVar[dict[tuple[str, str], str]] = {}
     """Delegate and quantizer to why that delegate does not take it."""
+    float_outputs: ClassVar[frozenset[str]] = frozenset()
+    """Delegates that give the results of an INT8 layer in float."""
     by_option: ClassVar[dict[tuple[str, str], str]] = {}
     """Delegate and quantizer to the option of the target's rule that does it at run time: the graph stays FP32."""
 

@@ -156,10 +156,17 @@ class Int8Annotator(Quantizer):
         weight: Makes the observer of a weight.
         skip: Names of layers to leave in float.
         per_channel: Whether a weight has a scale for each output channel, or a single one.
+        float_outputs: Whether what a linear layer gives to the model's output stays in float.
     """
 
     def __init__(
-        self, activation: Any, weight: Any, skip: frozenset[str] = frozenset(), *, per_channel: bool = True
+        self,
+        activation: Any,
+        weight: Any,
+        skip: frozenset[str] = frozenset(),
+        *,
+        per_channel: bool = True,
+        float_outputs: bool = False,
     ) -> None:
         super().__init__()
         self._activation = QuantizationSpec(
@@ -180,6 +187,7 @@ class Int8Annotator(Quantizer):
             observer_or_fake_quant_ctr=weight,
         )
         self._skip = skip
+        self._float_outputs = float_outputs
 
     def annotate(self, model: GraphModule) -> GraphModule:
         """Sets the annotation of every node that a rule covers."""
@@ -208,8 +216,9 @@ class Int8Annotator(Quantizer):
         if len(node.users) == 1 and next(iter(node.users)).target in CLAMPS:
             last = next(iter(node.users))
             last.meta[_KEY] = QuantizationAnnotation(output_qspec=self._activation, _annotated=True)
+        is_rounded = last is node and not (self._float_outputs and _is_output(node))
         node.meta[_KEY] = QuantizationAnnotation(
-            input_qspec_map=inputs, output_qspec=self._activation if last is node else None, _annotated=True
+            input_qspec_map=inputs, output_qspec=self._activation if is_rounded else None, _annotated=True
         )
 
     def _annotate_cat(self, node: Node) -> None:
@@ -233,6 +242,11 @@ class Int8Annotator(Quantizer):
 def _is_float(node: Node) -> bool:
     value = node.meta.get("val")
     return isinstance(value, torch.Tensor) and value.dtype == torch.float32 and KEEP_FLOAT not in node.meta
+
+
+def _is_output(node: Node) -> bool:
+    """Whether a linear layer's result is the model's, and nothing else's."""
+    return node.target is _aten.linear.default and all(user.op == "output" for user in node.users)
 
 
 def _output_spec(node: Node) -> bool:

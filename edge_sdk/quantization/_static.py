@@ -29,6 +29,7 @@ def prepare(
     *,
     percentile: float = 99.99,
     equalized: bool = False,
+    float_outputs: bool = False,
 ) -> GraphModule:
     """A copy of the graph with observers in it.
 
@@ -38,6 +39,7 @@ def prepare(
         skip: Names of layers to leave in float.
         percentile: `Calibrator`'s.
         equalized: Whether to equalise the copy across layers first.
+        float_outputs: Whether what a linear layer gives to the model's output stays in float.
     """
     module = copy.deepcopy(graph.torch)
     assert module is not None
@@ -45,7 +47,7 @@ def prepare(
         equalize(module)
     give_every_layer_a_bias(module)
     activation = Calibrator.with_args(method=method, percentile=percentile)
-    annotator = Int8Annotator(activation, PerChannelCalibrator, skip)
+    annotator = Int8Annotator(activation, PerChannelCalibrator, skip, float_outputs=float_outputs)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torchao warns of its own deprecated calls
         return prepare_pt2e(module, annotator)

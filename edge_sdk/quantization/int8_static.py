@@ -43,6 +43,8 @@ class Int8Static(Quantizer):
             rounding to nearest. A few hundred do.
         choose: Whether ``calibration`` and ``equalize`` are set to what does best on one half of the
             calibration inputs after calibrating with the other half. All of them calibrate then.
+        outputs: ``float`` leaves what the last linear layer gives as it is. In 8 bits, ``int8``, many
+            results are equal, which costs a ranking by them.
     """
 
     name: ClassVar[str] = "int8-static"
@@ -57,6 +59,7 @@ class Int8Static(Quantizer):
     equalize: bool = False
     adaround: int = 0
     choose: bool = False
+    outputs: str = field(default="int8", metadata={"choices": ("int8", "float")})
 
     def check(self) -> None:
         """Refuses a share that is none, and fewer iterations than none.
@@ -127,7 +130,14 @@ class Int8Static(Quantizer):
                 f"int8-static needs calibration inputs for part '{graph.name}', and there are none: give the model a "
                 "samples('calibration'), or --calibration FILE.npz with an array for each input."
             )
-        prepared = _static.prepare(graph, self.calibration, skip, percentile=self.percentile, equalized=self.equalize)
+        prepared = _static.prepare(
+            graph,
+            self.calibration,
+            skip,
+            percentile=self.percentile,
+            equalized=self.equalize,
+            float_outputs=self.outputs == "float",
+        )
         means = _static.calibrate(prepared, inputs)
         if self.adaround:
             from edge_sdk.quantization._adaround import adaround
@@ -150,6 +160,8 @@ class Int8Static(Quantizer):
 
     def _refuse_on_onnx(self) -> None:
         given = [name for name in ("equalize", "adaround", "choose") if getattr(self, name)]
+        if self.outputs == "float":
+            given.insert(0, "outputs=float")
         if self.calibration == "mse":
             given.insert(0, f"calibration={self.calibration}")
         if given:

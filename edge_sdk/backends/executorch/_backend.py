@@ -33,6 +33,7 @@ class ExecuTorchBackend(Backend):
     packages: ClassVar[tuple[str, ...]] = ("torch", "executorch", "torchao")
     graphs: ClassVar[frozenset[Graph]] = frozenset({"torch"})
     delegates: ClassVar[frozenset[str]] = frozenset({"xnnpack", "enn"})
+    float_outputs: ClassVar[frozenset[str]] = frozenset({"xnnpack"})
     quantizers: ClassVar[dict[str, Graph]] = {
         "fp32": "torch",
         "fp16": "torch",
@@ -155,17 +156,21 @@ def _export(graph: values.Graph):
     """The graph exported again, so that what the rewrites and quantizers did to it has types and shapes."""
     import torch
 
+    from edge_sdk.backends.executorch._dynamic import with_dynamic_inputs
+
     class Named(torch.nn.Module):
         """Gives the graph a name of its own: ExecuTorch's passes trip over weights like ``0.weight``."""
 
         def __init__(self) -> None:
             super().__init__()
-            self.net = graph.torch
+            self.net = inner
 
         def forward(self, *inputs: torch.Tensor):
-            return self.net(*inputs)  # type: ignore[misc]
+            return self.net(*inputs)
 
-    module: torch.nn.Module = graph.torch  # type: ignore[assignment]
+    assert graph.torch is not None
+    inner = with_dynamic_inputs(graph.torch)
+    module: torch.nn.Module = inner
     shapes = graph.dynamic_shapes
     if any(name[0].isdigit() for name, _ in module.named_children()):
         module, shapes = Named(), (shapes,) if shapes else None

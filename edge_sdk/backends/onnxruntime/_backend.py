@@ -32,6 +32,7 @@ class OnnxRuntimeBackend(Backend):
     packages: ClassVar[tuple[str, ...]] = ("torch", "torchao", "onnx", "onnxruntime", "onnxscript")
     graphs: ClassVar[frozenset[Graph]] = frozenset({"torch", "onnx"})
     delegates: ClassVar[frozenset[str]] = frozenset({"cpu", "nnapi"})
+    float_outputs: ClassVar[frozenset[str]] = frozenset({"cpu"})
     quantizers: ClassVar[dict[str, Graph]] = {
         "fp32": "torch",
         "fp16": "torch",

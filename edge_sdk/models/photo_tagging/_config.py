@@ -62,6 +62,7 @@ class Lsq(Settings):
     per_channel: bool
     start: Literal["mse", "paper", "range"]
     distillation: Share
+    outputs: Literal["int8", "float"]
 
 
 class Config(RunConfig):

@@ -176,7 +176,14 @@ class TaggingTask(Task):
         from edge_sdk.quantization.lsq import LsqNetwork, Recipe
 
         config, chosen = self.settings, self.settings.lsq
-        recipe = Recipe(chosen.weight_bits, chosen.activation_bits, chosen.edges, chosen.per_channel, chosen.start)
+        recipe = Recipe(
+            chosen.weight_bits,
+            chosen.activation_bits,
+            chosen.edges,
+            chosen.per_channel,
+            chosen.start,
+            chosen.outputs,
+        )
         filled = _filled(config.model, len(self.categories), chosen.checkpoint)
         size = config.data.size
         network = LsqNetwork(filled, torch.zeros(1, 3, size, size), recipe)

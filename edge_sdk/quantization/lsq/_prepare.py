@@ -67,6 +67,7 @@ def prepare(graph: GraphModule, recipe: Recipe) -> Prepared:
         WeightStep.with_args(start=recipe.start),
         skip=frozenset(edges if recipe.edges == "fp32" else ()),
         per_channel=recipe.per_channel,
+        float_outputs=recipe.outputs == "float",
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torchao warns of its own deprecated calls

@@ -9,6 +9,7 @@ from edge_sdk.errors import UnsupportedError, unknown_name
 
 Edges = Literal["8bit", "fp32", "same"]
 Start = Literal["paper", "mse", "range"]
+Outputs = Literal["int8", "float"]
 FEWEST_BITS, MOST_BITS = 2, 8
 
 
@@ -24,6 +25,8 @@ class Recipe:
         start: The first value of a step: the paper's, the one with the least squared error, or the one that covers
             the range of all values.
 
+        outputs: ``float`` leaves what the last linear layer gives to the output as it is, ``int8`` rounds it.
+
     Raises:
         UnsupportedError: A value is outside of these.
     """
@@ -33,6 +36,7 @@ class Recipe:
     edges: Edges = "8bit"
     per_channel: bool = True
     start: Start = "range"
+    outputs: Outputs = "int8"
 
     def __post_init__(self) -> None:
         for name in ("weight_bits", "activation_bits"):
@@ -41,7 +45,7 @@ class Recipe:
                 raise UnsupportedError(
                     f"LSQ: {name} is {bits!r}; expected a whole number from {FEWEST_BITS} to {MOST_BITS}."
                 )
-        for name, known in (("edges", get_args(Edges)), ("start", get_args(Start))):
+        for name, known in (("edges", get_args(Edges)), ("start", get_args(Start)), ("outputs", get_args(Outputs))):
             if getattr(self, name) not in known:
                 raise UnsupportedError("LSQ: " + unknown_name(name, str(getattr(self, name)), known))
 
