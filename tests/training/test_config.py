@@ -42,7 +42,9 @@ def test_lsq_has_its_own_defaults():
         "activation_bits": 8,
         "edges": "8bit",
         "per_channel": True,
-        "start": "mse",
+        "start": "range",
+        "distillation": 0.0,
+        "outputs": "float",
     }
 
 

@@ -48,6 +48,7 @@ def test_bits_edges_and_channels_are_settable(run, fp32: Path):
         "edges": "same",
         "per_channel": False,
         "start": "range",
+        "outputs": "float",
     }
     assert all(step.numel() == 1 for step in found.weight_steps.values())
 
