@@ -146,21 +146,9 @@ def build(job: Job, plan: Plan) -> Bundle:
         rewritten = backend.rewrite(job.captured, enabled)
     with job.stage(f"{backend.name} quantize", f"quantizing to {job.quantizer.name} for {backend.name}"):
         quantized = replace(_quantize(job, plan, rewritten), enabled=enabled)
-        _check_outputs(quantized, plan)
     with job.stage(f"{backend.name} lower", f"lowering for {backend.name} ({plan.rule.delegate})"):
         lowered = backend.lower(quantized, job.target, plan.rule)
     return _package(job, plan, name, digest, lowered)
-
-
-def _check_outputs(quantized: Quantized, plan: Plan) -> None:
-    """Refuses outputs in float where the delegate rounds all results."""
-    if (
-        quantized.quantization.options.get("outputs") == "float"
-        and plan.rule.delegate not in plan.backend.float_outputs
-    ):
-        raise UnsupportedError(
-            f"{plan.rule.delegate} gives the results of an INT8 layer in INT8: take outputs=int8, or another target."
-        )
 
 
 def _quantize(job: Job, plan: Plan, captured: Captured) -> Quantized:

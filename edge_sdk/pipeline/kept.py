@@ -48,11 +48,12 @@ def layers_of(captured: Captured) -> list[SkippedLayer]:
         if not graph.keeps_float:
             continue
         assert graph.torch is not None
-        found = [
-            (f"{graph.name}.{layer_name(node)}", node) for node in layers(graph.torch, LAYERS | UNQUANTIZED_LAYERS)
+        found = layers(graph.torch, LAYERS | UNQUANTIZED_LAYERS)
+        # A layer that is called several times is one layer.
+        named = dict((f"{graph.name}.{layer_name(node)}", str(node.target)) for node in found) or {graph.name: "part"}
+        listed += [
+            SkippedLayer(layer=name, op=op, precision="fp32", reason=graph.keeps_float) for name, op in named.items()
         ]
-        named = [(name, str(node.target)) for name, node in found] or [(graph.name, "part")]
-        listed += [SkippedLayer(layer=name, op=op, precision="fp32", reason=graph.keeps_float) for name, op in named]
     return listed
 
 

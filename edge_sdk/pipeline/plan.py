@@ -101,6 +101,8 @@ def _refusal(rule: RuntimeRule, model: Model, quantizer: Quantizer) -> str | Non
         return f"{rule.name} does not take {quantizer.name} (it takes: {', '.join(sorted(backend.quantizers))})"
     if reason := backend.refusals.get((rule.delegate, quantizer.name)):
         return reason
+    if rule.delegate not in backend.float_outputs and quantizer.float_outputs:
+        return f"{rule.delegate} gives the results of an INT8 layer in INT8: take outputs=int8, or another target"
     if quantizer.precision not in rule.precisions:
         return f"the target allows {', '.join(rule.precisions)} there, and {quantizer.name} is {quantizer.precision}"
     option = backend.by_option.get((rule.delegate, quantizer.name))

@@ -63,6 +63,11 @@ class Quantizer(ABC):
         """The options as used."""
         return {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
 
+    @property
+    def float_outputs(self) -> bool:
+        """Whether a quantized layer's results go to the model's outputs in float."""
+        return False
+
     def check(self) -> None:  # noqa: B027 - most have nothing to check
         """Refuses options that nothing can be done with, before any work.
 

@@ -57,6 +57,17 @@ class Int8Lsq(Quantizer):
         path = Path(self.checkpoint).expanduser()
         return {"checkpoint_sha256": sha256_file(path) if self.checkpoint and path.is_file() else None}
 
+    @property
+    def float_outputs(self) -> bool:
+        """As the network was trained.
+
+        Raises:
+            ModelError: The checkpoint is none.
+        """
+        from edge_sdk.quantization.lsq import load
+
+        return load(Path(self.checkpoint).expanduser()).recipe.outputs == "float"
+
     def apply_torch(self, captured: Captured, data: Data) -> Quantized:
         """Puts the learned weights and steps into the graph.
 

@@ -61,6 +61,11 @@ class Int8Static(Quantizer):
     choose: bool = False
     outputs: str = field(default="int8", metadata={"choices": ("int8", "float")})
 
+    @property
+    def float_outputs(self) -> bool:
+        """As ``outputs`` says."""
+        return self.outputs == "float"
+
     def check(self) -> None:
         """Refuses a share that is none, and fewer iterations than none.
 
@@ -136,7 +141,7 @@ class Int8Static(Quantizer):
             skip,
             percentile=self.percentile,
             equalized=self.equalize,
-            float_outputs=self.outputs == "float",
+            float_outputs=self.float_outputs,
         )
         means = _static.calibrate(prepared, inputs)
         if self.adaround:
@@ -160,7 +165,7 @@ class Int8Static(Quantizer):
 
     def _refuse_on_onnx(self) -> None:
         given = [name for name in ("equalize", "adaround", "choose") if getattr(self, name)]
-        if self.outputs == "float":
+        if self.float_outputs:
             given.insert(0, "outputs=float")
         if self.calibration == "mse":
             given.insert(0, f"calibration={self.calibration}")

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
-from _models import Tiny, conv_net, example, nn, run, seeded
+from _models import Tiny, conv_net, example, nn, run, seeded, torch
 
 import edge_sdk
 from edge_sdk.errors import UnsupportedError
@@ -34,7 +32,7 @@ def test_a_kept_part_gives_what_fp32_gives_and_is_listed(quantizer: str, runtime
     assert not any(one.op in ("MatMul", "Gemm", "FusedGemm") for one in bundle.manifest.partition.fallback)
     samples = Tiny(ENCODER, SOLVER).samples("reference")
     for part, is_kept in ((ENCODER, False), (SOLVER, True)):
-        with_torch = [part.module(*(tensor(array) for array in one[part.name].values())) for one in samples]
+        with_torch = [part.module(*(torch.from_numpy(array) for array in one[part.name].values())) for one in samples]
         found = [next(iter(one[part.name].values())) for one in run(bundle, samples)]
         errors = [np.abs(ours - theirs.detach().numpy()).max() for ours, theirs in zip(found, with_torch, strict=True)]
         assert (max(errors) < 1e-5) == is_kept, "the kept part alone keeps every digit"
@@ -60,12 +58,6 @@ def test_a_model_of_kept_parts_alone_is_refused():
 
 
 def test_an_option_for_all_parts_is_refused():
-    model = Tiny(ENCODER, replace(SOLVER, keeps_float=WHY))
+    model = Tiny(ENCODER, SOLVER)
     with pytest.raises(UnsupportedError, match="nnapi sets fp16 by its option nnapi_use_fp16 for all parts"):
         edge_sdk.compile(model, "galaxy-s24-npu", quantize="fp16")
-
-
-def tensor(array: np.ndarray):
-    import torch
-
-    return torch.from_numpy(array)

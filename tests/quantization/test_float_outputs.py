@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from _models import conv_model, flat, run
+from _models import conv_model, flat, run, torch
 
 import edge_sdk
 from edge_sdk.errors import UnsupportedError
@@ -21,7 +21,7 @@ def compiled(runtime: str, outputs: str, target: str = "desktop-cpu"):
 def test_results_lie_on_no_grid_and_are_as_right(runtime: str):
     samples = conv_model().samples("calibration")
     (part,) = conv_model().parts()
-    exact = np.concatenate([part.module(_tensor(one["forward"]["x"])).detach().numpy() for one in samples])
+    exact = np.concatenate([part.module(torch.from_numpy(one["forward"]["x"])).detach().numpy() for one in samples])
     found = {how: flat(run(compiled(runtime, how), samples)).reshape(exact.shape) for how in ("int8", "float")}
     levels = {how: len(np.unique(values)) for how, values in found.items()}
     assert levels["int8"] <= 256 and levels["float"] > 0.95 * exact.size > levels["int8"]
@@ -37,9 +37,3 @@ def test_xnnpack_takes_the_layer_whole():
 def test_a_delegate_of_integers_alone_refuses():
     with pytest.raises(UnsupportedError, match="nnapi gives the results of an INT8 layer in INT8: take outputs=int8"):
         compiled("auto", "float", "galaxy-s24-npu")
-
-
-def _tensor(array: np.ndarray):
-    import torch
-
-    return torch.from_numpy(array)

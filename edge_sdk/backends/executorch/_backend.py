@@ -158,22 +158,22 @@ def _export(graph: values.Graph):
 
     from edge_sdk.backends.executorch._dynamic import with_dynamic_inputs
 
+    assert graph.torch is not None
+    module: torch.nn.Module = with_dynamic_inputs(graph.torch)
+
     class Named(torch.nn.Module):
         """Gives the graph a name of its own: ExecuTorch's passes trip over weights like ``0.weight``."""
 
-        def __init__(self) -> None:
+        def __init__(self, net: torch.nn.Module) -> None:
             super().__init__()
-            self.net = inner
+            self.net = net
 
         def forward(self, *inputs: torch.Tensor):
             return self.net(*inputs)
 
-    assert graph.torch is not None
-    inner = with_dynamic_inputs(graph.torch)
-    module: torch.nn.Module = inner
     shapes = graph.dynamic_shapes
     if any(name[0].isdigit() for name, _ in module.named_children()):
-        module, shapes = Named(), (shapes,) if shapes else None
+        module, shapes = Named(module), (shapes,) if shapes else None
     return torch.export.export(module, graph.example_inputs, dynamic_shapes=shapes, strict=False)
 
 

@@ -62,14 +62,12 @@ class TaggingTask(Task):
             if not photos.index.labels.any():
                 raise ModelError(f"{data.root}: no image to {split} has any category: there is nothing to learn from.")
         self.categories = data.categories
+        # What LSQ distils from. In a tuple it is no part of this module: it is neither trained nor saved.
+        self._teacher: tuple[nn.Module] | None = None
         self.network = self._network(say).train()  # Lightning leaves modules in the mode that they come in
         if config.trainer.channels_last:
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._criterion = _criterion(config.loss)
-        # In a tuple it is no part of this module: it is neither trained nor saved.
-        self._teacher: tuple[nn.Module] | None = None
-        if config.method == "lsq" and config.lsq.distillation:
-            self._teacher = (_filled(config.model, len(self.categories), config.lsq.checkpoint).eval(),)
         self._found: list[tuple[Tensor, Tensor]] = []
 
     def loss(self, batch: Batch, draw: torch.Generator) -> Tensor | None:
@@ -186,6 +184,8 @@ class TaggingTask(Task):
         )
         filled = _filled(config.model, len(self.categories), chosen.checkpoint)
         size = config.data.size
+        if chosen.distillation:
+            self._teacher = (filled.eval(),)
         network = LsqNetwork(filled, torch.zeros(1, 3, size, size), recipe)
         say("setting the first step sizes")
         photos = Photos(self.photos["train"].index, size, config.seed)

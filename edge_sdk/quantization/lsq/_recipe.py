@@ -24,7 +24,6 @@ class Recipe:
         per_channel: Whether a weight has a step for each output channel, or a single one.
         start: The first value of a step: the paper's, the one with the least squared error, or the one that covers
             the range of all values.
-
         outputs: ``float`` leaves what the last linear layer gives to the output as it is, ``int8`` rounds it.
 
     Raises:
