@@ -1,0 +1,1 @@
+"""Soft Convex Quantization: an autoencoder whose latents are convex combinations of codes."""

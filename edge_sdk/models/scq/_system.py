@@ -1,0 +1,54 @@
+"""Soft Convex Quantization as a system that can be trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from edge_sdk.errors import UnsupportedError
+
+if TYPE_CHECKING:
+    from edge_sdk.training.base import Say
+    from edge_sdk.training.config import RunConfig
+    from edge_sdk.training.task import Task
+
+
+class ScqSystem:
+    """See `edge_sdk.training.base.System`."""
+
+    conf = Path(__file__).with_name("conf")
+
+    def config(self, values: Mapping[str, Any]) -> RunConfig:
+        """The settings, checked.
+
+        Raises:
+            ModelError: They do not fit.
+        """
+        from edge_sdk.models.scq._config import Config
+        from edge_sdk.training.config import checked
+
+        return checked(Config, values)
+
+    def task(self, config: RunConfig, say: Say) -> Task:
+        """The autoencoder with its data.
+
+        Raises:
+            EdgeSdkError: The photos are missing or do not fit.
+        """
+        from edge_sdk.models.scq._config import Config
+        from edge_sdk.models.scq._task import ScqTask
+
+        return ScqTask(cast(Config, config), say)
+
+    def download(self, folder: Path, val_only: bool, say: Say) -> None:
+        """Refuses: there is nothing to fetch.
+
+        Raises:
+            UnsupportedError: Always.
+        """
+        del folder, val_only, say
+        raise UnsupportedError(
+            "scq has no data to download: its photos come with packages (pip install 'edge-sdk[train]'; more of them "
+            "with apt-get install opencv-doc), or are your own with data.root=FOLDER."
+        )
