@@ -55,18 +55,25 @@ def throttling(root=""):
 
 
 class Throttle:
-    """Whether the processors throttled, from now on."""
+    """Whether the processors throttled, from now on.
 
-    def __init__(self, root=""):
+    Args:
+        root: Goes before paths of ``/sys``.
+        look: Whether a processor that the system does not tell of throttles now, None where nothing tells.
+    """
+
+    def __init__(self, root="", look=lambda: None):
         self._root = root
+        self._look = look
         self._events = throttle_events(root)
-        self._seen = throttling(root)
+        self._seen = None
+        self.look()
 
     def look(self):
         """Notes the present state."""
-        now = throttling(self._root)
-        if now is not None:
-            self._seen = now or bool(self._seen)
+        for now in (throttling(self._root), self._look()):
+            if now is not None:
+                self._seen = now or bool(self._seen)
 
     def happened(self):
         """Whether they did, None where nothing tells."""

@@ -44,17 +44,18 @@ class Measuring:
             )
             self.warnings += [doubt] if doubt else []
 
-    def run(self, feeds, load):
+    def run(self, feeds, load, look=lambda: None):
         """Measures up to the end of the timed part.
 
         Args:
             feeds: The inputs of each part by name.
             load: Loads every part; returns ``(parts by name, nanoseconds)``.
+            look: Whether a processor of the runtime's own throttles now, None where nothing tells.
 
         Returns:
             ``latency`` and ``memory`` of the result.
         """
-        channel, timing = self._channel, self._request["timing"]
+        channel, timing, self._look = self._channel, self._request["timing"], look
         self.meter = meter = Meter(self._request["power"], self._others, self._root)
         meter.idle(channel)
         self._recorder = recorder = _timing.Recorder(list(feeds))
@@ -71,7 +72,7 @@ class Measuring:
         channel.progress("warmup")
         warmup, steady, self._typical_ns = _timing.warm_up(recorder, timing, first_ns, channel.beat)
         channel.progress("timed", 0, timing["min_runs"])
-        throttle = _heat.Throttle(self._root)
+        throttle = _heat.Throttle(self._root, look)
         samples = _SampleStream(channel, recorder, throttle.look)
         meter.start()
         others = _system.OtherLoad()
@@ -114,6 +115,7 @@ class Measuring:
             self._channel,
             at_end,
             self._root,
+            self._look,
         )
         self.meter.stop()
 

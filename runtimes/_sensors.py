@@ -12,9 +12,9 @@ import glob
 import importlib
 import os
 import sys
-from ctypes import CDLL, byref, c_uint, c_ulonglong, c_void_p, create_string_buffer
 from pathlib import Path
 
+import _nvml
 from _battery import PowerSupply
 from _system import read, read_int
 
@@ -83,14 +83,9 @@ class Nvml:
 
     name, scale = "nvml", 1.0
 
-    def __init__(self, library="libnvidia-ml.so.1"):
-        try:
-            self._nvml = CDLL(library)
-        except OSError as error:
-            raise OSError("the NVIDIA driver's library cannot be opened: %s" % error) from error
-        self._call("nvmlInit_v2")
-        self._gpus = self._find()
-        self.rails = ["GPU %d %s" % (index, self._title(gpu)) for index, gpu in enumerate(self._gpus)]
+    def __init__(self, library=_nvml.LIBRARY):
+        self._gpus = _nvml.Library(library).gpus()
+        self.rails = ["GPU %d %s" % (index, gpu.name()) for index, gpu in enumerate(self._gpus)]
         self.assumed = None
         if len(self._gpus) > 1:
             self.assumed = "all %d GPUs are added up; idle power takes off those not used" % len(self._gpus)
@@ -101,40 +96,11 @@ class Nvml:
             self._power()
             self.unit, self.read = "mW", self._power
 
-    def _call(self, function, *arguments):
-        try:
-            code = getattr(self._nvml, function)(*arguments)
-        except AttributeError as error:
-            raise OSError("the NVIDIA driver's library has no %s" % function) from error
-        if code:
-            raise OSError("%s of the NVIDIA driver failed with code %d" % (function, code))
-
-    def _find(self):
-        count = c_uint()
-        self._call("nvmlDeviceGetCount_v2", byref(count))
-        if not count.value:
-            raise OSError("the NVIDIA driver sees no GPU")
-        gpus = [c_void_p() for _ in range(count.value)]
-        for index, gpu in enumerate(gpus):
-            self._call("nvmlDeviceGetHandleByIndex_v2", c_uint(index), byref(gpu))
-        return gpus
-
-    def _title(self, gpu):
-        name = create_string_buffer(96)
-        self._call("nvmlDeviceGetName", gpu, name, c_uint(len(name)))
-        return name.value.decode("ascii", "replace")
-
     def _energy(self):
-        return sum(self._figures("nvmlDeviceGetTotalEnergyConsumption", c_ulonglong)) * 1000
+        return sum(gpu.energy_mj() for gpu in self._gpus) * 1000
 
     def _power(self):
-        return sum(self._figures("nvmlDeviceGetPowerUsage", c_uint))
-
-    def _figures(self, function, kind):
-        for gpu in self._gpus:
-            figure = kind()
-            self._call(function, gpu, byref(figure))
-            yield figure.value
+        return sum(gpu.power_mw() for gpu in self._gpus)
 
 
 def open_sensor(names, root=""):

@@ -11,7 +11,7 @@ import _system
 import _timing
 
 
-def sustain(recorder, request, typical_ns, origin_ns, channel, at_end, root=""):
+def sustain(recorder, request, typical_ns, origin_ns, channel, at_end, root="", look=lambda: None):
     """Runs for ``time_s`` and sends a ``window`` message at the end of each window, between two blocks.
 
     Args:
@@ -22,6 +22,7 @@ def sustain(recorder, request, typical_ns, origin_ns, channel, at_end, root=""):
         channel: Where the messages go; its stage is set.
         at_end: Called at the end of each window.
         root: Goes before paths of ``/sys``.
+        look: As that of `_heat.Throttle`.
     """
     total_s = request["time_s"]
     channel.progress("sustain", 0, round(total_s))
@@ -33,7 +34,7 @@ def sustain(recorder, request, typical_ns, origin_ns, channel, at_end, root=""):
     try:
         begin = now = perf_counter_ns()
         last = begin + int(total_s * 1e9)
-        end, count, throttle = begin + window_ns, 0, _heat.Throttle(root)
+        end, count, throttle = begin + window_ns, 0, _heat.Throttle(root, look)
         while now < last:
             block = min(size, recorder.capacity - count)
             recorder.block(count, block)
@@ -43,7 +44,7 @@ def sustain(recorder, request, typical_ns, origin_ns, channel, at_end, root=""):
                 spans = sorted(recorder.spans[:count])
                 channel.send("window", **_window(spans, now - origin_ns, throttle.happened(), root))
                 at_end()
-                count, throttle = 0, _heat.Throttle(root)
+                count, throttle = 0, _heat.Throttle(root, look)
                 if now >= end:
                     end += window_ns * ((now - end) // window_ns + 1)
             channel.beat(round((now - begin) / 1e9), round(total_s))

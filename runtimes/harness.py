@@ -73,6 +73,24 @@ class Runtime:
         """What the runtime tells of itself after loading, ``{name: text}``."""
         return {}
 
+    def look(self):
+        """Notes the state of a processor of the runtime's own, such as a GPU's clock.
+
+        Called before, about once a second during, and after the timed part, never in the middle of a block.
+
+        Returns:
+            Whether it throttles now, None where nothing tells.
+        """
+        return None
+
+    def gpu(self):
+        """What the GPU tells after the timed part, as ``gpu`` of the result; None where there is none."""
+        return None
+
+    def memory_full(self, error):
+        """What to say where an error of the runtime means that the memory of its device is full, else None."""
+        return None
+
 
 def main(runtime, argv=None, root=""):
     """Runs a request and answers on the protocol's channel.
@@ -96,8 +114,20 @@ def main(runtime, argv=None, root=""):
     except Exception as error:
         if not isinstance(error, Refused):
             traceback.print_exc()
-        channel.error(_kind(channel.stage, error), _brief(error))
+        full = _memory_full(runtime, error)
+        channel.error("memory" if full else _kind(channel.stage, error), full or _brief(error))
         return 1
+
+
+def _memory_full(runtime, error):
+    """What the runtime says of its device's memory; a failure to say it hides no error."""
+    if isinstance(error, (Refused, ImportError)):
+        return None
+    try:
+        return runtime.memory_full(error)
+    except Exception:
+        traceback.print_exc()
+        return None
 
 
 def _kind(stage, error):
@@ -143,7 +173,8 @@ class _Run:
         else:
             measuring.cool()
             references = self._references()
-            timed = measuring.run(self._feeds(references), self._load)
+            timed = measuring.run(self._feeds(references), self._load, self.runtime.look)
+        gpu = self.runtime.gpu() if request["timing"] is not None else None
         conditions = measuring.conditions(self.runtime.threads())
         if request["timing"] is not None:
             measuring.sustain()
@@ -152,6 +183,8 @@ class _Run:
         if outputs is not None:
             self._run_samples(references)
         facts = self.runtime.facts()
+        # A key that older hosts do not know is sent only where there is something to say.
+        timed.update({"gpu": gpu} if gpu is not None else {})
         self.channel.send("result", outputs=outputs, conditions=conditions, facts=facts, power=power, **timed)
 
     def _hello(self, version):

@@ -37,6 +37,7 @@ KEYS = {
     },
     "throughput_per_s": None,
     "memory": {"unit", "peak", "baseline", "model", "method"},
+    "gpu": None,
     "energy": {"unavailable"},
     "numerics": {"cosine", "max_abs_err", "sqnr_db", "reference"},
     "accuracy": None,

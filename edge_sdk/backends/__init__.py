@@ -9,6 +9,7 @@ BACKENDS = Registry(
     "runtime",
     "edge_sdk.backends",
     {
+        "aotinductor": "edge_sdk.backends.aotinductor:AotInductorBackend",
         "executorch": "edge_sdk.backends.executorch:ExecuTorchBackend",
         "onnxruntime": "edge_sdk.backends.onnxruntime:OnnxRuntimeBackend",
     },

@@ -10,6 +10,7 @@ from edge_sdk.errors import UnsupportedError
 
 if TYPE_CHECKING:
     from edge_sdk.pipeline.values import Captured, Lowered, Quantized
+    from edge_sdk.quantization.base import Data, Quantizer
     from edge_sdk.schema.target import RuntimeRule, Target
 
 Graph = Literal["torch", "onnx"]
@@ -49,6 +50,12 @@ class Backend(ABC):
         return None
 
     @classmethod
+    def facts(cls, delegate: str) -> dict[str, str]:
+        """What of this machine decides a program for a delegate, beside the packages: it belongs in the cache key."""
+        del delegate
+        return {}
+
+    @classmethod
     def rewrites_for(cls, delegate: str) -> frozenset[str]:
         """The graph rewrites that serve a delegate; all of them where a backend does not tell them apart."""
         del delegate
@@ -82,6 +89,11 @@ class Backend(ABC):
     @abstractmethod
     def rewrite(self, captured: Captured, enabled: frozenset[str]) -> Captured:
         """Rewrites the graph into what the delegate takes, each rewrite checked numerically."""
+
+    def quantize(self, captured: Captured, quantizer: Quantizer, data: Data) -> Quantized | None:
+        """Quantizes PyTorch graphs in a way of the runtime's own; None: in the quantizer's way."""
+        del captured, quantizer, data
+        return None
 
     @abstractmethod
     def lower(self, quantized: Quantized, target: Target, rule: RuntimeRule) -> Lowered:

@@ -26,7 +26,9 @@ from edge_sdk.schema.report import ReportDevice
 from edge_sdk.schema.request import RunRequest
 
 # Variables that change how fast a runtime is (OMP_NUM_THREADS and its like) stay outside.
-_KEPT = re.compile("PATH|HOME|USER|LANG|LC_.*|TZ|TMPDIR|PYTHONPATH|PYTHONHOME|VIRTUAL_ENV|LD_LIBRARY_PATH|DYLD_.*")
+_KEPT = re.compile(
+    "PATH|HOME|USER|LANG|LC_.*|TZ|TMPDIR|PYTHONPATH|PYTHONHOME|VIRTUAL_ENV|LD_LIBRARY_PATH|DYLD_.*|CUDA_.*"
+)
 _LOCK_POLL_S = 0.1
 
 

@@ -169,6 +169,8 @@ def _quantize(job: Job, plan: Plan, captured: Captured) -> Quantized:
         return Quantized(captured.graphs, Quantization(method=quantizer.name, options=options), captured.rewrites)
     where = "onnx" if job.model.onnx else plan.backend.quantizers[quantizer.name]
     if where == "torch":
+        if (own := plan.backend.quantize(quantizable, quantizer, Data(job.calibration))) is not None:
+            return kept.merged(captured, own)
         # Runtimes whose rewrites came to the same start from the same graph: it is quantized once.
         if (done := job.quantized.get(captured.rewrites)) is not None:
             return done
@@ -216,6 +218,7 @@ def _package(job: Job, plan: Plan, name: str, digest: str, lowered: Lowered) -> 
         versions=key.versions(plan.backend.packages),
         compile_s=dict(job.seconds),
         labels=list(job.model.labels) if job.model.labels else None,
+        facts=dict(job.model.facts()),
         extras=sorted(lowered.extras),
         files={},
     )

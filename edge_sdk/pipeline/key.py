@@ -35,7 +35,7 @@ def compile_key(
     max_drop: float | None,
     rewrites: bool,
 ) -> str:
-    """SHA-256 over weights, graph, target, options, calibration data, packages and our own code.
+    """SHA-256 over weights, graph, target, options, calibration data, packages, machine and our own code.
 
     Args:
         target: The profile.
@@ -58,6 +58,7 @@ def compile_key(
             "max_drop": max_drop,
             "rewrites": rewrites,
             "versions": versions(plan.backend.packages),
+            "machine": plan.backend.facts(plan.rule.delegate),
         }
     )
 

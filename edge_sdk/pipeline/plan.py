@@ -38,16 +38,19 @@ def plans(target: Target, model: Model, quantizer: Quantizer, runtime: str) -> t
         target: The profile.
         model: The model; it is not loaded.
         quantizer: The quantizer.
-        runtime: A runtime's name, or ``auto`` for all that the target allows.
+        runtime: A runtime's name, with ``:DELEGATE`` for one of several delegates, or ``auto`` for all that the
+            target allows.
 
     Raises:
         UnsupportedError: None is left; the message says why for each.
         MissingDependencyError: Only packages are missing; the message names the extra.
     """
-    rules = [rule for rule in target.runtimes if runtime in ("auto", rule.name)]
+    rules = [rule for rule in target.runtimes if runtime in ("auto", rule.name, f"{rule.name}:{rule.delegate}")]
     if not rules:
-        allowed = {rule.name for rule in target.runtimes}
-        if runtime not in BACKENDS:
+        allowed = {rule.name for rule in target.runtimes} | {
+            f"{rule.name}:{rule.delegate}" for rule in target.runtimes if rule.stands_in
+        }
+        if runtime.partition(":")[0] not in BACKENDS:
             raise UnsupportedError(unknown_name("runtime", runtime, {*BACKENDS, "auto"}))
         raise UnsupportedError(
             f"target '{target.name}' does not allow runtime '{runtime}'; it allows: {', '.join(sorted(allowed))}."
@@ -57,6 +60,9 @@ def plans(target: Target, model: Model, quantizer: Quantizer, runtime: str) -> t
     missing: dict[str, str] = {}
     for rule in rules:
         label = f"{rule.name} ({rule.delegate})"
+        if rule.stands_in and ":" not in runtime and (found or not missing):
+            refused[label] = f"taken only where it is named: --runtime {rule.name}:{rule.delegate}"
+            continue
         if reason := _refusal(rule, model, quantizer):
             refused[label] = reason
         elif reason := _not_installed(rule):

@@ -77,6 +77,7 @@ def build_report(
         latency=latency,
         throughput_per_s=1e3 / latency.mean,
         memory=memory,
+        gpu=result.gpu,
         energy=_energy(measurement, target),
         sustained=_sustained(measurement),
         numerics=measurement.numerics,

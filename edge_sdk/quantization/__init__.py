@@ -11,6 +11,7 @@ QUANTIZERS = Registry(
     {
         "fp32": "edge_sdk.quantization.fp32:Fp32",
         "fp16": "edge_sdk.quantization.fp16:Fp16",
+        "bf16": "edge_sdk.quantization.bf16:Bf16",
         "int8-dynamic": "edge_sdk.quantization.int8_dynamic:Int8Dynamic",
         "int8-static": "edge_sdk.quantization.int8_static:Int8Static",
         "int8-lsq": "edge_sdk.quantization.int8_lsq:Int8Lsq",

@@ -80,10 +80,11 @@ def quantize_static(
 def quantize_dynamic(model: onnx.ModelProto, part: str) -> tuple[onnx.ModelProto, list[SkippedLayer]]:
     """Matrix products with INT8 weights per channel; their inputs are quantized at run time.
 
-    Raises:
-        UnsupportedError: The graph has no matrix product with a constant weight.
+    A graph without a matrix product with a constant weight comes back as it is.
     """
-    _refuse_without_products(model, "int8-dynamic")
+    reason = "int8-dynamic takes matrix products with constant weights only"
+    if not _has_products(model):
+        return model, _skipped(model, part, reason)
     with _files() as (source, prepared, result):
         onnx.save(model, source)
         quant_pre_process(source, prepared, skip_symbolic_shape=True)
@@ -91,25 +92,26 @@ def quantize_dynamic(model: onnx.ModelProto, part: str) -> tuple[onnx.ModelProto
             prepared, result, op_types_to_quantize=list(_PRODUCTS), per_channel=True, weight_type=QuantType.QInt8
         )
         quantized = onnx.load(result)
-    return quantized, _skipped(quantized, part, "int8-dynamic takes matrix products with constant weights only")
+    return quantized, _skipped(quantized, part, reason)
 
 
 def quantize_int4(model: onnx.ModelProto, part: str, group: int) -> tuple[onnx.ModelProto, list[SkippedLayer]]:
     """Matrix products with symmetric INT4 weights in groups along the input; inputs are rounded to INT8.
 
-    Raises:
-        UnsupportedError: The graph has no matrix product with a constant weight.
+    A graph without a matrix product with a constant weight comes back as it is.
     """
     from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
     from onnxruntime.quantization.onnx_model import ONNXModel
 
-    _refuse_without_products(model, "int4-weight")
+    reason = "int4-weight takes matrix products with constant weights only"
+    if not _has_products(model):
+        return model, _skipped(model, part, reason)
     editable = ONNXModel(_copy(model))
     editable.replace_gemm_with_matmul()
     quantizer = MatMulNBitsQuantizer(editable.model, bits=4, block_size=group, is_symmetric=True, accuracy_level=4)
     quantizer.process()
     quantized = quantizer.model.model  # type: ignore[attr-defined]  # an ONNXModel, whatever its annotation says
-    return quantized, _skipped(quantized, part, "int4-weight takes matrix products with constant weights only")
+    return quantized, _skipped(quantized, part, reason)
 
 
 def to_fp16(model: onnx.ModelProto, part: str) -> tuple[onnx.ModelProto, list[SkippedLayer]]:
@@ -147,13 +149,17 @@ def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
     return copied
 
 
-def _refuse_without_products(model: onnx.ModelProto, method: str) -> None:
+def nothing_to_quantize(method: str) -> UnsupportedError:
+    """What to raise where a method for matrix products leaves every part of a model as it is."""
+    return UnsupportedError(
+        f"{method} quantizes matrix products with constant weights only, and the model has none; use int8-static "
+        "or fp16."
+    )
+
+
+def _has_products(model: onnx.ModelProto) -> bool:
     constants = {tensor.name for tensor in model.graph.initializer}
-    if not any(node.op_type in _PRODUCTS and set(node.input[1:2]) & constants for node in model.graph.node):
-        raise UnsupportedError(
-            f"{method} quantizes matrix products with constant weights only, and the model has none; use int8-static "
-            "or fp16."
-        )
+    return any(node.op_type in _PRODUCTS and set(node.input[1:2]) & constants for node in model.graph.node)
 
 
 def _skipped(model: onnx.ModelProto, part: str, reason: str) -> list[SkippedLayer]:

@@ -145,6 +145,22 @@ def _yes_no(ability: Ability) -> str:
     return "yes" if ability.ok else "no"
 
 
+def _gpus(gpu: Mapping[str, Any]) -> str:
+    build = gpu["torch"]
+    torch = "PyTorch is not installed" if build is None else f"PyTorch {build['version']}"
+    torch += (
+        f", built with CUDA {build['cuda']}" if build and build["cuda"] else ", for processors only" if build else ""
+    )
+    if "unavailable" in gpu:
+        return f"none: {gpu['unavailable']}; {torch}"
+    cards = ", ".join(
+        f"{one['name']} (compute capability {one['capability']}, {one['free_mib']} of {one['memory_mib']} MiB free)"
+        for one in gpu["gpus"]
+    )
+    fits = "does not fit, see below" if gpu["problem"] else "fits"
+    return f"{cards}; driver {gpu['driver']}, CUDA up to {gpu['cuda']}; {torch}: {fits}"
+
+
 def doctor_view(document: Mapping[str, Any]) -> RenderableType:
     """The machine, the packages with whether they fit together, and what to do."""
     cpu, cache = document["cpu"], document["cache"]
@@ -155,6 +171,7 @@ def doctor_view(document: Mapping[str, Any]) -> RenderableType:
         ("System", f"{document['system']['name']}, {document['system']['abi']}"),
         ("Processor", f"{cpu['model'] or 'unknown'}, {plural(cpu['processors'], 'processor')} usable"),
         ("INT8 features", flags),
+        ("NVIDIA GPU", _gpus(document["gpu"])),
         ("Cache", f"{cache['path']}, {figure(cache['free_bytes'] / 1e9)} GB free"),
         ("Reaches", "; ".join(f"{way}: {state}" for way, state in document["reaches"].items())),
     ]

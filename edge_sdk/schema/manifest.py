@@ -116,7 +116,11 @@ class Selection(Frozen):
 
 
 class Manifest(Frozen):
-    """``manifest.json`` of a bundle. ``extras`` are programs in another format, for other builds of the runtime."""
+    """``manifest.json`` of a bundle.
+
+    ``facts`` are what the model says of itself. ``extras`` are programs in another format, for other
+    builds of the runtime.
+    """
 
     schema_version: Literal[1] = SCHEMA_VERSION
     name: str
@@ -133,6 +137,7 @@ class Manifest(Frozen):
     versions: dict[str, str]
     compile_s: dict[str, float] = {}
     labels: list[str] | None = None
+    facts: dict[str, str | int | float | bool] = {}
     reference: str = "reference.npz"
     extras: list[str] = []
     files: dict[str, FileEntry]

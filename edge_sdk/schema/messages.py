@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from edge_sdk.schema._base import Frozen, Sensor
-from edge_sdk.schema.report import Conditions, Latency, Memory, Unavailable
+from edge_sdk.schema.report import Conditions, Gpu, Latency, Memory, Unavailable
 
 _Text = Annotated[str, Field(max_length=4096)]
 _Nanoseconds = Annotated[int, Field(ge=0, le=2**62)]
@@ -107,7 +107,8 @@ class Result(Frozen):
     """The last message of a run that went well. ``latency`` and ``memory`` are None without timing.
 
     ``outputs`` is the path of the ``.npz`` that was written; ``facts`` is what the runtime tells of
-    itself, such as the execution providers in use; ``power`` is None where none was asked for.
+    itself, such as the execution providers in use; ``power`` is None where none was asked for, ``gpu`` where
+    none was timed.
     """
 
     type: Literal["result"]
@@ -117,6 +118,7 @@ class Result(Frozen):
     facts: dict[str, str] = {}
     outputs: _Text | None
     power: PowerFacts | Unavailable | None = None
+    gpu: Gpu | None = None
 
 
 class Failure(Frozen):

@@ -82,6 +82,46 @@ class Memory(Frozen):
     method: str
 
 
+class GpuLatency(Frozen):
+    """Milliseconds of one inference by the GPU's own clock, without what starting it and waiting for it takes."""
+
+    unit: Literal["ms"] = "ms"
+    p50: float
+    p90: float
+    mean: float
+    min: float
+    max: float
+    samples: int
+
+
+class GpuMemory(Frozen):
+    """The GPU's memory in MiB: what the process held, by ``method``, and its activations at their peak."""
+
+    unit: Literal["MiB"] = "MiB"
+    process: float
+    method: str
+    activations_peak: float | None = None
+
+
+class Gpu(Frozen):
+    """A GPU during the timed part. None means that it does not tell.
+
+    ``sm_mhz`` is the lowest clock that was seen, ``temperature_c`` the highest temperature, ``throttle_reasons``
+    what held the clock down; ``latency`` is taken right after the timed part.
+    """
+
+    name: str
+    compute_capability: str | None = None
+    driver: str | None = None
+    latency: GpuLatency | Unavailable
+    memory: GpuMemory | Unavailable
+    sm_mhz: float | None = None
+    sm_most_mhz: float | None = None
+    memory_mhz: float | None = None
+    temperature_c: float | None = None
+    throttle_reasons: list[str] | None = None
+
+
 class Energy(Frozen):
     """Millijoules of one inference over idle. ``ci95`` is the interval of ``per_inference``.
 
@@ -223,6 +263,7 @@ class Report(Frozen):
     latency: Latency
     throughput_per_s: float
     memory: Memory | Unavailable
+    gpu: Gpu | None = None
     energy: Energy | Unavailable
     sustained: Sustained | None = None
     numerics: Numerics | Unavailable

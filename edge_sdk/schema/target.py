@@ -48,7 +48,8 @@ class OperatorRules(Frozen):
 class RuntimeRule(Frozen):
     """A runtime with one delegate that serves the target, and its limits.
 
-    ``cpus`` are the processor numbers to pin to (the big cores), None to leave it to the system.
+    ``cpus`` are the processor numbers to pin to (the big cores), None to leave it to the system. A rule that
+    ``stands_in`` is taken only where it is named (``NAME:DELEGATE``), or where what the others need is not there.
     """
 
     name: str
@@ -61,6 +62,7 @@ class RuntimeRule(Frozen):
     options: dict[str, str | int | float | bool] = {}
     operators: OperatorRules = OperatorRules()
     note: str | None = None
+    stands_in: bool = False
 
 
 class Power(Frozen):

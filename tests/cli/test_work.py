@@ -28,6 +28,7 @@ REPORT_KEYS = [
     "latency",
     "throughput_per_s",
     "memory",
+    "gpu",
     "energy",
     "sustained",
     "numerics",

@@ -175,7 +175,7 @@ def test_a_model_without_anything_to_quantize(runtime, method, size):
         (
             "int8-statc",
             {},
-            "unknown quantizer 'int8-statc'. Did you mean 'int8-static'? Known: fp16, fp32, int4-weight",
+            "unknown quantizer 'int8-statc'. Did you mean 'int8-static'? Known: bf16, fp16, fp32, int4-weight",
         ),
         (
             "int8-static",

@@ -25,6 +25,15 @@ int nvmlDeviceGetPowerUsage(void *device, unsigned *mw) { *mw = 50000 * (unsigne
 int nvmlDeviceGetTotalEnergyConsumption(void *device, unsigned long long *mj) {
     energy_mj += 5; *mj = energy_mj; return ENERGY;
 }
+int nvmlSystemGetDriverVersion(char *text, unsigned length) { strncpy(text, "580.65.06", length); return 0; }
+int nvmlSystemGetCudaDriverVersion_v2(int *version) { *version = 13010; return 0; }
+int nvmlDeviceGetCudaComputeCapability(void *device, int *major, int *minor) { *major = 8; *minor = 6; return 0; }
+int nvmlDeviceGetMemoryInfo(void *device, unsigned long long *m) { m[0] = 8ull << 30; m[1] = 6ull << 30; return 0; }
+int nvmlDeviceGetClockInfo(void *device, unsigned kind, unsigned *mhz) { *mhz = kind == 1 ? 1410 : 9501; return 0; }
+int nvmlDeviceGetMaxClockInfo(void *device, unsigned kind, unsigned *mhz) { *mhz = 2100; return 0; }
+int nvmlDeviceGetTemperature(void *device, unsigned sensor, unsigned *celsius) { *celsius = 71; return 0; }
+int nvmlDeviceGetCurrentClocksThrottleReasons(void *device, unsigned long long *bits) { *bits = 0x45; return 0; }
+int nvmlDeviceGetComputeRunningProcesses_v3(void *device, unsigned *count, void *found) { *count = 0; return 0; }
 """
 
 
@@ -137,6 +146,34 @@ def test_nvml_reads_power_where_there_is_no_counter(sensors, nvml):
     assert (sensor.unit, sensor.read()) == ("mW", 150_000)
     assert sensor.rails == ["GPU 0 Test GPU", "GPU 1 Test GPU"]
     assert sensor.assumed == "all 2 GPUs are added up; idle power takes off those not used"
+
+
+def test_a_gpus_state_and_what_holds_its_clock_down(harness_module, nvml):
+    """Idle (bit 0) is no throttling; a power cap (bit 2) and heat (bit 6) are."""
+    watch = harness_module("_gpu").Watch(None, nvml(1, 0))
+    assert watch.look() is True
+    assert watch.figures() == {
+        "driver": "580.65.06",
+        "sm_mhz": 1410,
+        "sm_most_mhz": 2100,
+        "memory_mhz": 9501,
+        "temperature_c": 71,
+        "throttle_reasons": ["software power cap", "hardware thermal slowdown"],
+    }
+    assert watch.process_mib() is None  # the driver lists other processes only
+
+
+def test_which_of_several_gpus_is_watched_is_not_guessed(harness_module, nvml):
+    watch = harness_module("_gpu").Watch(None, nvml(2, 0))
+    assert watch.look() is None and watch.why == "there are 2 GPUs, and which one is used is not known"
+    assert watch.figures()["throttle_reasons"] is None
+
+
+def test_the_driver_as_the_host_reads_it(harness_module, nvml):
+    library = harness_module("_nvml").Library(nvml(1, 0))
+    (gpu,) = library.gpus()
+    assert (library.driver(), library.cuda(), gpu.capability()) == ("580.65.06", (13, 1), "8.6")
+    assert gpu.memory() == (8 << 30, 6 << 30)
 
 
 def test_nvml_without_a_gpu_or_a_driver(sensors, nvml):

@@ -88,7 +88,7 @@ def test_runtimes_stand_in_the_documented_order():
     assert order["raspberry-pi-5"] == [("onnxruntime", "cpu"), ("executorch", "xnnpack")]
     assert order["galaxy-s24-npu"] == [("onnxruntime", "nnapi")]
     assert order["jetson-orin-nano"] == order["jetson-agx-orin"] == [("tensorrt", "gpu"), ("onnxruntime", "cpu")]
-    assert order["desktop-cuda"] == [("aotinductor", "cuda")]
+    assert order["desktop-cuda"] == [("aotinductor", "cuda"), ("aotinductor", "cpu")]
 
 
 def test_the_npu_refuses_control_flow_and_dynamic_shapes():

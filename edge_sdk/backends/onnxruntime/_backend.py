@@ -95,7 +95,8 @@ class OnnxRuntimeBackend(Backend):
 
         Raises:
             ModelError: The exporter or ONNX Runtime refuses the graph.
-            UnsupportedError: The target does not allow an operator, or its delegate takes none of them.
+            UnsupportedError: The target does not allow an operator, its delegate takes none of them, or there is
+                nothing to quantize.
         """
         from importlib.metadata import version
 
@@ -107,8 +108,10 @@ class OnnxRuntimeBackend(Backend):
         finish = Nnapi(target, rule) if rule.delegate == "nnapi" else Cpu(quantized, target, rule)
         files, parts, skipped = {}, [], []
         rewrites = list(quantized.rewrites)
+        is_quantized = quantized.on_onnx is None
         for graph in quantized.graphs:
-            model, applied, left = self._lower_part(graph, quantized)
+            model, applied, left, changed = self._lower_part(graph, quantized)
+            is_quantized |= changed
             self.check_operators(_operators.of_onnx(graph.name, model.graph), target, rule)
             model, more = finish.part(graph, model, quantized.enabled)
             rewrites += [*applied, *more]
@@ -125,6 +128,10 @@ class OnnxRuntimeBackend(Backend):
                 )
             )
         method = quantized.quantization
+        if not is_quantized:
+            from edge_sdk.quantization._onnx import nothing_to_quantize
+
+            raise nothing_to_quantize(method.method)
         return Lowered(
             files=files,
             parts=tuple(parts),
@@ -143,10 +150,11 @@ class OnnxRuntimeBackend(Backend):
         model = graph.onnx if graph.onnx is not None else _export(graph)
         model, applied = _rewrites.apply(model, graph, quantized.enabled & frozenset(_ON_ONNX))
         skipped: list[SkippedLayer] = []
+        before = model
         if quantized.on_onnx is not None and not graph.keeps_float:
             data = Data(calibration=quantized.calibration)
             model, skipped = quantized.on_onnx.apply_onnx(model, graph.name, data)
-        return model, applied, skipped
+        return model, applied, skipped, model is not before
 
 
 def _export(graph: values.Graph) -> onnx.ModelProto:
