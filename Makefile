@@ -25,8 +25,12 @@ $(VENV)/.installed-demo: setup.py | $(VENV)/bin/python
 	$(PIP) install --editable '.[demo]'
 	@touch $@
 
+$(VENV)/.installed-bench: setup.py | $(VENV)/bin/python
+	$(PIP) install --editable '.[demo,reference,train]'
+	@touch $@
+
 $(VENV)/.installed-dev: setup.py | $(VENV)/bin/python
-	$(PIP) install --editable '.[demo,dev,train]'
+	$(PIP) install --editable '.[demo,dev,reference,train]'
 	@touch $@
 
 define COPY_PHOTOS
@@ -44,13 +48,17 @@ demo: $(VENV)/.installed-demo
 	$(VENV)/bin/edge-sdk deploy efficientnet_lite0 --target desktop-cpu --quantize int8-static \
 		--input $(DEMO_PHOTOS) --out $(DEMO_OUT)
 
-bench: $(VENV)/.installed-demo
+bench: $(VENV)/.installed-bench
 	$(VENV)/bin/python -m benchmarks
+
+# Tests that neither measure nor share a port: two processes of one thread each run them in two thirds of the time.
+TOGETHER := backends models pipeline policy quantization reporting schema training
 
 # pytest comes last, so that its summary, with each test that was not run and why, ends the output.
 test: $(VENV)/.installed-dev
 	$(VENV)/bin/python tests/debian_packages.py
-	$(VENV)/bin/python -m pytest
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile $(TOGETHER:%=tests/%)
+	$(VENV)/bin/python -m pytest $(TOGETHER:%=--ignore=tests/%)
 
 check: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .

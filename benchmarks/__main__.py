@@ -24,7 +24,9 @@ from benchmarks import _machine, _show
 from benchmarks._context import EFFICIENTNET, RESNET, SMALL, BenchmarkError, Context
 from benchmarks._rows import Row
 
-SUITES = ("startup", "compile", "overhead", "int8", "latency", "devices", "training")
+SUITES = ("startup", "compile", "overhead", "int8", "latency", "devices", "training", "generation", "solvers")
+ON_REQUEST = ("cuda",)
+"""Suites that need what most machines do not have."""
 WELL, BROKEN, MISSED, INTERRUPTED = 0, 1, 4, 130
 PLAIN_WIDTH = 140
 QUICK = "a quick run: its rounds are too short for the figures to mean anything"
@@ -112,14 +114,18 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         prog="python -m benchmarks", description="Sets Edge SDK beside what a user would do without it."
     )
     parser.add_argument(
-        "suites", nargs="*", metavar="NAME", help=f"which suites to run: {', '.join(SUITES)} (default: all)"
+        "suites",
+        nargs="*",
+        metavar="NAME",
+        help=f"which suites to run: {', '.join(SUITES)} (default: all of these); with an NVIDIA GPU also "
+        f"{', '.join(ON_REQUEST)}",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything to FILE as JSON, too")
     parser.add_argument("--quick", action="store_true", help="few, short rounds on a small model, to try the suites")
     args = parser.parse_args(argv)
     for name in args.suites:
-        if name not in SUITES:
-            parser.error(unknown_name("suite", name, SUITES))
+        if name not in SUITES + ON_REQUEST:
+            parser.error(unknown_name("suite", name, SUITES + ON_REQUEST))
     return args
 
 

@@ -118,7 +118,9 @@ def plugin(tmp_path, attributes: str) -> str:
 def test_a_backend_that_is_not_there(tmp_path):
     profile = plugin(tmp_path, "")
     [[reason, _]] = fresh(profile)["found"][profile]
-    assert reason.startswith("this version of Edge SDK has no backend 'abacus' (it has: executorch, onnxruntime")
+    assert reason.startswith(
+        "this version of Edge SDK has no backend 'abacus' (it has: aotinductor, executorch, onnxruntime"
+    )
 
 
 def test_a_backend_whose_modules_are_missing_names_the_extra(tmp_path):

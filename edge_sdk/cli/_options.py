@@ -28,7 +28,8 @@ def add_compile_options(parser: Parser) -> None:
         "--runtime",
         default="auto",
         metavar="NAME",
-        help="one of the target's runtimes, or auto: the fastest of them by measurement (default: auto)",
+        help="one of the target's runtimes, NAME:DELEGATE where it has several delegates, or auto: the fastest of them "
+        "by measurement (default: auto)",
     )
     add_settings(group, "a setting of the model, or quantize.KEY=VALUE for an option of the quantizer")
     group.add_argument(

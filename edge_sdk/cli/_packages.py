@@ -10,7 +10,7 @@ from packaging.requirements import Requirement
 
 DISTRIBUTION = "edge-sdk"
 BASE = "base"
-EXTRAS = ("executorch", "onnxruntime", "tensorrt", "demo", "train", "report")
+EXTRAS = ("executorch", "onnxruntime", "aotinductor", "tensorrt", "demo", "train", "report")
 """The extras of users; ``dev`` is for those who work on the SDK."""
 
 

@@ -7,10 +7,11 @@ import platform
 import shutil
 import sys
 from argparse import Namespace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from edge_sdk import __version__
+from edge_sdk import __version__, _nvidia
 from edge_sdk._paths import cache_dir
 from edge_sdk.cli._output import Output
 from edge_sdk.cli._packages import Package, packages
@@ -30,16 +31,17 @@ def configure(parser: Parser) -> None:
 def run(_: Namespace, output: Output) -> int:
     """Shows the machine; exit code 1 where an installed package does not fit."""
     found = packages()
-    cpu, cache = _cpu(), _cache()
+    cpu, cache, gpu = _cpu(), _cache(), _gpu()
     document = {
         "edge_sdk": __version__,
         "python": {"version": platform.python_version(), "executable": sys.executable},
         "system": _system(),
         "cpu": cpu,
+        "gpu": gpu,
         "cache": cache,
         "reaches": _reaches(),
         "packages": [package.document() for package in found],
-        "advice": [*_package_advice(found), *_machine_advice(cpu, cache)],
+        "advice": [*_package_advice(found), *_machine_advice(cpu, cache), *_gpu_advice(gpu)],
     }
     output.result(document, lambda: _view(document))
     return 1 if any(package.fits is False for package in found) else 0
@@ -69,6 +71,23 @@ def _cpu() -> dict[str, Any]:
         "model": fields.get("model name") or fields.get("Model"),
         "processors": usable,
         "int8_flags": [flag for flag in INT8_FLAGS if flag in flags],
+    }
+
+
+def _gpu() -> dict[str, Any]:
+    """The NVIDIA driver and GPUs, PyTorch's build, and what keeps AOTInductor from using them."""
+    build = _nvidia.torch_build()
+    torch = None if build is None else {"version": build.version, "cuda": build.cuda}
+    try:
+        found = _nvidia.driver()
+    except OSError as error:
+        return {"unavailable": str(error), "torch": torch}
+    return {
+        "driver": found.version,
+        "cuda": "{}.{}".format(*found.cuda),
+        "gpus": [asdict(gpu) for gpu in found.gpus],
+        "torch": torch,
+        "problem": _nvidia.problem(),
     }
 
 
@@ -119,6 +138,11 @@ def _machine_advice(cpu: dict[str, Any], cache: dict[str, Any]) -> list[str]:
     if cpu["int8_flags"] == []:
         advice.append("this processor has no instructions for INT8: it saves memory here, but little time")
     return advice
+
+
+def _gpu_advice(gpu: dict[str, Any]) -> list[str]:
+    """Only where there is a GPU: most machines have none, and need none."""
+    return [f"to use the GPU with PyTorch: {gpu['problem']}"] if gpu.get("problem") else []
 
 
 def _view(document: dict[str, Any]):

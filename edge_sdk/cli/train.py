@@ -11,7 +11,7 @@ from edge_sdk.cli._parser import Parser, UsageError, example
 
 def configure(parser: Parser) -> None:
     """Adds the verb's arguments."""
-    parser.add_argument("system", metavar="SYSTEM", help="what to train: photo_tagging")
+    parser.add_argument("system", metavar="SYSTEM", help="what to train: photo_tagging, scq or svq")
     parser.add_argument(
         "settings",
         nargs="*",
@@ -26,6 +26,12 @@ def configure(parser: Parser) -> None:
         metavar="DIR",
         help="the run's folder: best weights, last checkpoint, settings, metrics, TensorBoard's files",
     )
+    group.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="settings from a YAML file, such as a run's config.yaml; KEY=VALUE goes before it",
+    )
     group.add_argument("--resume", action="store_true", help="go on with the run in --out after its last whole epoch")
     group = parser.add_argument_group("data")
     group.add_argument("--download", type=Path, metavar="DIR", help="fetch the data into a folder instead of training")
@@ -39,6 +45,9 @@ def configure(parser: Parser) -> None:
         "edge-sdk train photo_tagging data=embedded method=lsq lsq.checkpoint=runs/fp32/best.pt --out runs/lsq",
         "edge-sdk train photo_tagging --download coco --val-only",
         "edge-sdk train photo_tagging model=resnet50 data.root=coco trainer.devices=4 --out runs/coco",
+        "edge-sdk train svq data=shapes model.num_slots=6 training.learning_rate=0.0002 device=cuda --out runs/svq",
+        "edge-sdk train svq --config runs/svq/config.yaml seed=1 --out runs/svq1",
+        "edge-sdk train svq data=shapes ablation.enabled=true --out runs/ablation",
     )
 
 
@@ -54,7 +63,7 @@ def run(args: Namespace, output: Output) -> int:
         say("loading the libraries")
         from edge_sdk.training.run import train
 
-        result = train(args.system, args.settings, args.out, resume=args.resume, say=say)
+        result = train(args.system, args.settings, args.out, file=args.config, resume=args.resume, say=say)
     if result.is_first:
         document = {**result.metrics, "folder": str(result.folder), "weights": str(result.weights)}
         output.result(document, lambda: _view(document))
@@ -70,8 +79,10 @@ def _check(args: Namespace) -> None:
     if (args.download is None) == (args.out is None):
         found = "neither" if args.out is None else "both"
         raise UsageError(f"expected either --out DIR or --download DIR, found {found}. Try 'edge-sdk train --help'.")
-    if args.download is not None and (args.settings or args.resume):
+    if args.download is not None and (args.settings or args.config or args.resume):
         raise UsageError("--download takes no settings and no --resume. Try 'edge-sdk train --help'.")
+    if args.config is not None and args.resume:
+        raise UsageError("--resume goes on with the settings of the run: leave out --config.")
     if args.val_only and args.download is None:
         raise UsageError("--val-only goes with --download. Try 'edge-sdk train --help'.")
 
@@ -92,6 +103,10 @@ def _view(document):
 
     from edge_sdk.reporting.tables import listing
 
+    if "sweep" in document:
+        rows = document["sweep"]
+        cells = [["" if value is None else _figure(value) for value in row.values()] for row in rows]
+        return Group(listing([name.replace("_", " ") for name in rows[0]], cells), _text(f"In {document['folder']}."))
     best = document["best"]
     names = [name for name in best if name not in ("epoch", "seconds", "lr")]
     rows = [(name, f"{best[name]:.4f}") for name in names]
@@ -99,6 +114,10 @@ def _view(document):
     lines = [f"Best epoch: {best['epoch']} of {len(document['epochs'])}. Weights: {document['weights']}"]
     lines += [f"Skipped as unreadable in {split}: {', '.join(names)}" for split, names in skipped.items()]
     return Group(listing(["Metric", "Best epoch"], rows), _text("\n".join(lines)))
+
+
+def _figure(value: str | int | float) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
 def _text(words: str):

@@ -20,6 +20,8 @@ MODELS = Registry(
     builtin={
         "efficientnet_lite0": "edge_sdk.models.efficientnet_lite0.plugin:EfficientNetLite0",
         "photo_tagging": "edge_sdk.models.photo_tagging.plugin:PhotoTagging",
+        "scq": "edge_sdk.models.scq.plugin:Scq",
+        "svq": "edge_sdk.models.svq.plugin:Svq",
     },
     error=ModelError,
 )

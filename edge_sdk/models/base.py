@@ -24,6 +24,8 @@ Sample = Mapping[str, Arrays]
 
 Purpose = Literal["calibration", "reference", "evaluation"]
 
+Fact = str | int | float | bool
+
 
 @dataclass(frozen=True)
 class Part:
@@ -111,6 +113,10 @@ class Model(ABC):
         """
         del outputs
         raise UnsupportedError(f"model '{self.name}' has no tags: give its plugin a postprocess() method.")
+
+    def facts(self) -> Mapping[str, Fact]:
+        """What else a bundle says of the model, such as how far an approximation in it is off; after `parts`."""
+        return {}
 
     def program_name(self, quantizer: str, delegate: str, program: str) -> str | None:
         """What apps call its program, None where the model has no name of its own for it.

@@ -14,7 +14,11 @@ __all__ = ["SYSTEMS"]
 SYSTEMS = Registry(
     kind="system to train",
     group="edge_sdk.training",
-    builtin={"photo_tagging": "edge_sdk.models.photo_tagging._system:PhotoTaggingSystem"},
+    builtin={
+        "photo_tagging": "edge_sdk.models.photo_tagging._system:PhotoTaggingSystem",
+        "scq": "edge_sdk.models.scq._system:ScqSystem",
+        "svq": "edge_sdk.models.svq._system:SvqSystem",
+    },
     error=ModelError,
 )
 """Name to `edge_sdk.training.base.System`."""

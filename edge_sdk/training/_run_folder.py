@@ -5,6 +5,7 @@ DIR/config.yaml    the settings
 DIR/metrics.json   each epoch and the best one
 DIR/last.ckpt      all that --resume needs, after each epoch
 DIR/best.pt        the weights of the best epoch
+DIR/pictures/      what that epoch's network does, where its system draws
 DIR/tensorboard/
 ```
 """
@@ -24,7 +25,7 @@ from edge_sdk.training._lightning import Checkpoint, pl
 from edge_sdk.training.config import RunConfig
 from edge_sdk.training.task import Task
 
-CONFIG, METRICS, LAST, TENSORBOARD = "config.yaml", "metrics.json", "last.ckpt", "tensorboard"
+CONFIG, METRICS, LAST, TENSORBOARD, PICTURES = "config.yaml", "metrics.json", "last.ckpt", "tensorboard", "pictures"
 
 
 def start(folder: Path, config: RunConfig) -> None:
@@ -95,12 +96,13 @@ class RunFolder(Checkpoint):
             **pl_module.metrics,
         }
         self.epochs.append(facts)
-        is_best = self.best is None or facts[pl_module.score] > self.best[pl_module.score]
+        is_best = self.best is None or pl_module.is_better(facts, self.best)
         if is_best:
             self.best = facts
             if trainer.is_global_zero:
                 noted = {key: facts[key] for key in ("epoch", pl_module.score)}
                 pl_module.save_weights(self.folder / pl_module.weights_file, noted)
+                pl_module.draw(self.folder / PICTURES)
         trainer.save_checkpoint(self.folder / LAST)
         if trainer.is_global_zero:
             is_finished = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs

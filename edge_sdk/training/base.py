@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from edge_sdk.training.config import RunConfig
@@ -46,5 +46,33 @@ class System(Protocol):
 
         Raises:
             EdgeSdkError: It cannot be fetched.
+        """
+        ...
+
+
+@runtime_checkable
+class Sweeping(Protocol):
+    """A system whose settings may ask for several runs, such as one for each component left out."""
+
+    def variants(self, config: RunConfig) -> Mapping[str, RunConfig]:
+        """Name of each run, which is its folder's too, to its settings; empty where a single run is asked for.
+
+        Raises:
+            ModelError: A variant does not fit the settings.
+        """
+        ...
+
+    def summarise(self, folder: Path, metrics: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Writes what the runs so far gave, after each of them.
+
+        Args:
+            folder: The sweep's folder.
+            metrics: Name of each run to what its ``metrics.json`` holds.
+
+        Returns:
+            A row for each run, with the same keys, for a table.
+
+        Raises:
+            StorageError: The disk is full or not ours.
         """
         ...

@@ -57,20 +57,27 @@ class RunConfig(Settings):
     early_stop: EarlyStop
     trainer: TrainerSettings
 
+    @property
+    def total_epochs(self) -> int:
+        """Those of all phases of a run."""
+        return self.epochs
+
 
 AnyConfig = TypeVar("AnyConfig", bound=BaseModel)
 
 
-def compose(folder: Path, overrides: Sequence[str]) -> dict[str, Any]:
+def compose(folder: Path, overrides: Sequence[str], file: Path | None = None) -> dict[str, Any]:
     """The settings of ``folder/config.yaml`` with changes.
 
     Args:
         folder: Holds ``config.yaml``, and a folder of files for each group.
         overrides: ``KEY=VALUE``, or ``GROUP=FILE`` for a file of a group.
+        file: A YAML file of settings, some or all, such as a run's ``config.yaml``. ``overrides`` go before it.
 
     Raises:
         MissingDependencyError: Hydra is not installed.
-        ModelError: A key or a group's file is unknown, or an override cannot be read.
+        ModelError: A key or a group's file is unknown, an override or the file cannot be read, or ``overrides``
+            choose a group's file beside ``file``.
     """
     try:
         from hydra import compose as composed
@@ -83,7 +90,10 @@ def compose(folder: Path, overrides: Sequence[str]) -> dict[str, Any]:
             f"training needs Hydra, which cannot be imported ({error}): pip install 'edge-sdk[train]'."
         ) from error
     with initialize_config_dir(str(folder.resolve()), version_base="1.3"):
-        _check_keys(overrides, folder, _flat(OmegaConf.to_container(composed("config"))))
+        keys = list(_flat(OmegaConf.to_container(composed("config"))))
+        _check_keys(overrides, folder, keys)
+        if file is not None:
+            overrides = [*_of_file(file, folder, keys, overrides), *overrides]
         try:
             return OmegaConf.to_container(composed("config", list(overrides)), resolve=True)  # type: ignore[return-value]
         except (HydraException, OmegaConfBaseException) as error:
@@ -103,7 +113,7 @@ def checked(kind: type[AnyConfig], values: Mapping[str, Any]) -> AnyConfig:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The settings that a run wrote.
+    """The settings in a file, such as a run wrote.
 
     Raises:
         ModelError: The file is missing or no YAML mapping.
@@ -113,17 +123,51 @@ def read_config(path: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text("utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ModelError(f"{path}, which holds the run's settings, cannot be read: {first_line(error)}.") from error
+        raise ModelError(f"{path}, which should hold settings, cannot be read: {first_line(error)}.") from error
     if not isinstance(values, dict):
-        raise ModelError(f"{path} does not hold a run's settings: found a {type(values).__name__}.")
+        raise ModelError(f"{path} does not hold settings: expected a mapping, found a {type(values).__name__}.")
     return values
+
+
+def _of_file(file: Path, folder: Path, keys: Sequence[str], overrides: Sequence[str]) -> list[str]:
+    """The file's settings as overrides."""
+    chosen = {text.partition("=")[0] for text in overrides}
+    for group in _groups(folder):
+        if group in chosen:
+            raise ModelError(
+                f"'{group}=...' stands for several settings, which would go before those of {file} or after them: "
+                f"write '{group}' into the file, or give its settings by their own names."
+            )
+    found = [f"{key}={_quoted(value)}" for key, value in _flat(read_config(file)).items()]
+    try:
+        _check_keys(found, folder, keys)
+    except ModelError as error:
+        raise ModelError(f"{file}: {error}") from error
+    return found
+
+
+def _quoted(value: Any) -> str:
+    """A value as Hydra reads it."""
+    if isinstance(value, (list, tuple)):
+        return f"[{','.join(map(_quoted, value))}]"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, (int, float)):
+        return repr(value)
+    text = str(value).replace('"', '\\"')
+    return f'"{text}"'
+
+
+def _groups(folder: Path) -> dict[str, list[str]]:
+    """The groups and their files' names."""
+    return {one.name: [file.stem for file in one.glob("*.yaml")] for one in folder.iterdir() if one.is_dir()}
 
 
 def _check_keys(overrides: Sequence[str], folder: Path, keys: Sequence[str]) -> None:
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
-    groups = {one.name: [file.stem for file in one.glob("*.yaml")] for one in folder.iterdir() if one.is_dir()}
+    groups = _groups(folder)
     for text in overrides:
         try:
             override = OverridesParser.create().parse_override(text)
@@ -142,11 +186,11 @@ def _check_keys(overrides: Sequence[str], folder: Path, keys: Sequence[str]) -> 
             raise ModelError(unknown_name("setting", key, [*keys, *(set(groups) - set(keys))]))
 
 
-def _flat(values: Any, before: str = "") -> list[str]:
-    """The keys of nested mappings, joined by dots."""
-    found = []
+def _flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """Nested mappings as one, with keys joined by dots."""
+    found: dict[str, Any] = {}
     for key, value in values.items():
-        found += _flat(value, f"{before}{key}.") if isinstance(value, dict) else [f"{before}{key}"]
+        found |= _flat(value, f"{before}{key}.") if isinstance(value, Mapping) else {f"{before}{key}": value}
     return found
 
 

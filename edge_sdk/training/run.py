@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from edge_sdk.training._checkpoint_io import AtomicCheckpointIO
 from edge_sdk.training._lightning import EarlyStopping, MisconfigurationException, TensorBoardLogger, pl
 from edge_sdk.training._progress import Progress
 from edge_sdk.training._run_folder import CONFIG, LAST, TENSORBOARD, RunFolder, read_metrics, start
-from edge_sdk.training.base import Say, System
+from edge_sdk.training.base import Say, Sweeping, System
 from edge_sdk.training.config import RunConfig, TrainerSettings, compose, read_config
 from edge_sdk.training.faults import mapped
 from edge_sdk.training.task import Task
@@ -30,8 +30,8 @@ class Result:
 
     Attributes:
         folder: The run's folder.
-        weights: The best epoch's weights.
-        metrics: What ``metrics.json`` holds.
+        weights: The best epoch's weights; of a sweep, those of its first run.
+        metrics: What ``metrics.json`` holds; of a sweep, a row for each run as ``sweep``.
         is_first: Whether this process speaks for all of the run.
     """
 
@@ -41,13 +41,22 @@ class Result:
     is_first: bool
 
 
-def train(name: str, overrides: Sequence[str], out: Path, *, resume: bool = False, say: Say = lambda _: None) -> Result:
+def train(
+    name: str,
+    overrides: Sequence[str],
+    out: Path,
+    *,
+    file: Path | None = None,
+    resume: bool = False,
+    say: Say = lambda _: None,
+) -> Result:
     """Trains a system.
 
     Args:
         name: Its name in `SYSTEMS`.
         overrides: Settings as ``KEY=VALUE``.
         out: The run's folder.
+        file: A YAML file of settings, which ``overrides`` go before; not together with ``resume``.
         resume: Go on with the run in that folder.
         say: Is called with a line as each stage starts.
 
@@ -55,7 +64,14 @@ def train(name: str, overrides: Sequence[str], out: Path, *, resume: bool = Fals
         EdgeSdkError: The system, a setting, the data or the disk does not allow it.
     """
     system: System = SYSTEMS.load(name)()
-    config = _resumed(system, overrides, out) if resume else system.config(compose(system.conf, overrides))
+    config = _resumed(system, overrides, out) if resume else system.config(compose(system.conf, overrides, file))
+    if isinstance(system, Sweeping) and (variants := system.variants(config)):
+        return _sweep(system, variants, config, out, resume, say)
+    return _run(system, config, out, resume, say)
+
+
+def _run(system: System, config: RunConfig, out: Path, resume: bool, say: Say) -> Result:
+    """One run, unless it has ended already."""
     if _ranks.is_first() and not (resume and (out / CONFIG).exists()):
         start(out, config)
     if not (resume and read_metrics(out).get("finished")):
@@ -63,6 +79,22 @@ def train(name: str, overrides: Sequence[str], out: Path, *, resume: bool = Fals
             _fit(system, config, out, resume, say)
     metrics = read_metrics(out)
     return Result(out, out / metrics["weights"], metrics, _ranks.is_first())
+
+
+def _sweep(
+    system: Any, variants: Mapping[str, RunConfig], config: RunConfig, out: Path, resume: bool, say: Say
+) -> Result:
+    """A run for each variant in a folder of its own; with ``resume`` those that have ended are left as they are."""
+    if _ranks.is_first() and not resume:
+        start(out, config)
+    results: dict[str, Result] = {}
+    rows: list[dict[str, Any]] = []
+    for place, (name, chosen) in enumerate(variants.items(), 1):
+        before = f"{name} ({place} of {len(variants)}): "
+        results[name] = _run(system, chosen, out / name, resume, lambda line, before=before: say(before + line))
+        if _ranks.is_first():
+            rows = system.summarise(out, {one: result.metrics for one, result in results.items()})
+    return Result(out, next(iter(results.values())).weights, {"sweep": rows}, _ranks.is_first())
 
 
 def _resumed(system: System, overrides: Sequence[str], out: Path) -> RunConfig:
@@ -95,7 +127,7 @@ def _fit(system: System, config: RunConfig, out: Path, resume: bool, say: Say) -
     folder = RunFolder(out)
     trainer = _trainer(config, task, folder, out, say)
     last = out / LAST if resume and (out / LAST).exists() else None
-    say(f"training for {config.epochs} epochs" if last is None else f"going on from {last}")
+    say(f"training for {config.total_epochs} epochs" if last is None else f"going on from {last}")
     try:
         trainer.fit(task, ckpt_path=last, weights_only=True)
     except SystemExit:
@@ -124,7 +156,7 @@ def _trainer(config: RunConfig, task: Task, folder: RunFolder, out: Path, say: S
             devices=chosen.devices,
             strategy=chosen.strategy,
             precision=precision(chosen),
-            max_epochs=config.epochs,
+            max_epochs=config.total_epochs,
             logger=TensorBoardLogger(out, name="", version=TENSORBOARD),
             callbacks=callbacks,
             plugins=[AtomicCheckpointIO()],

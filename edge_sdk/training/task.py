@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,6 +17,21 @@ from edge_sdk.training._lightning import pl
 from edge_sdk.training.config import RunConfig
 from edge_sdk.training.faults import no_number
 from edge_sdk.training.seeds import generator
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Epochs in which some parameters learn, with a rise and a fall of the learning rate of their own.
+
+    Attributes:
+        parameters: What learns.
+        lr: The highest learning rate.
+        epochs: How long.
+    """
+
+    parameters: list[nn.Parameter]
+    lr: float
+    epochs: int
 
 
 class Task(pl.LightningModule):
@@ -63,6 +80,16 @@ class Task(pl.LightningModule):
             StorageError: The disk is full or not ours.
         """
 
+    def draw(self, folder: Path) -> None:
+        """Draws what the network has learned, after each epoch that is the best so far.
+
+        Args:
+            folder: Where pictures go; to be made where there is one to write.
+
+        Raises:
+            StorageError: The disk is full or not ours.
+        """
+
     def about(self) -> dict[str, Any]:
         """What else ``metrics.json`` holds of a run."""
         return {}
@@ -93,7 +120,15 @@ class Task(pl.LightningModule):
 
     def learning_rate(self) -> float:
         """That of the next step."""
-        return float(self.trainer.optimizers[0].param_groups[0]["lr"])
+        return max(float(group["lr"]) for group in self.trainer.optimizers[0].param_groups)
+
+    def is_better(self, found: Mapping[str, float], best: Mapping[str, float]) -> bool:
+        """Whether an epoch is better than the best one before it, given the figures of both."""
+        return found[self.score] > best[self.score]
+
+    def phases(self) -> list[Phase]:
+        """What learns when, one after the other."""
+        return [Phase(list(self.parameters()), self.config.optimizer.lr, self.config.total_epochs)]
 
     def undecayed(self) -> Iterable[nn.Parameter]:
         """Parameters that get no weight decay, beside biases and scales, which have a single dimension."""
@@ -102,25 +137,35 @@ class Task(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """The optimizer that the settings name, whose learning rate changes with every step."""
         chosen = self.config.optimizer
-        groups = self._groups(chosen.weight_decay)
+        phases = self.phases()
+        steps_per_epoch = int(self.trainer.estimated_stepping_batches) / sum(phase.epochs for phase in phases)
+        groups, rates, begin = [], [], 0
+        for phase in phases:
+            groups += [{**group, "lr": phase.lr} for group in self._groups(chosen.weight_decay, phase.parameters)]
+            steps = round(steps_per_epoch * phase.epochs)
+            warmup = round(steps * min(1.0, chosen.warmup_epochs / phase.epochs))
+            rates += 2 * [partial(_rate_in_phase, begin=begin, steps=steps, warmup=warmup)]
+            begin += steps
         if chosen.name == "sgd":
             optimizer = torch.optim.SGD(groups, chosen.lr, chosen.momentum, nesterov=chosen.nesterov)
         else:
             optimizer = torch.optim.AdamW(groups, chosen.lr)
-        steps = int(self.trainer.estimated_stepping_batches)
-        warmup = round(steps * min(1.0, chosen.warmup_epochs / self.config.epochs))
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step, steps, warmup))
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rates)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def _groups(self, weight_decay: float) -> list[dict[str, Any]]:
+    def _groups(self, weight_decay: float, parameters: Iterable[nn.Parameter]) -> list[dict[str, Any]]:
         without = {id(parameter) for parameter in self.undecayed()}
         groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
-        for parameter in self.parameters():
+        for parameter in parameters:
             groups[parameter.ndim > 1 and id(parameter) not in without].append(parameter)
         return [
             {"params": groups[True], "weight_decay": weight_decay},
             {"params": groups[False], "weight_decay": 0.0},
         ]
+
+
+def _rate_in_phase(step: int, begin: int, steps: int, warmup: int) -> float:
+    return rate(step - begin, steps, warmup) if begin <= step else 0.0
 
 
 def rate(step: int, steps: int, warmup: int) -> float:

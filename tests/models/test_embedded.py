@@ -135,6 +135,7 @@ def test_a_folder_of_ones_own_files_serves(fashion: Path, made):
         (gzip.compress(b"\0\0\x08\x03" * 9), "is no IDX file of bytes, or was cut off"),
         (gzip.compress(b""), "is no IDX file of bytes"),
     ],
+    ids=["no gzip", "cut off", "empty"],
 )
 def test_damaged_files_are_refused(fashion: Path, made, content: bytes, message: str):
     (fashion / "t10k-images-idx3-ubyte.gz").write_bytes(content)

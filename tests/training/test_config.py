@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from edge_sdk.errors import ModelError
 from edge_sdk.models.photo_tagging._system import PhotoTaggingSystem
+from edge_sdk.models.scq._system import ScqSystem
+from edge_sdk.models.svq._system import SvqSystem
 from edge_sdk.training.config import compose, read_config
 from edge_sdk.training.task import rate
 
@@ -53,6 +56,51 @@ def test_the_embedded_set_has_its_own_defaults_and_the_command_line_wins():
     assert (chosen.data.root, chosen.epochs, chosen.data.size) == ("embedded", 3, 64)
     assert chosen.augment.scale == (0.5, 0.9)
     assert config("data=embedded").epochs < 50
+
+
+@pytest.mark.parametrize(
+    ("system", "overrides"),
+    [
+        (
+            SYSTEM,
+            ("data=embedded", "method=lsq", "lsq.checkpoint='C:\\weights 1\\be\"st.pt'", "augment.scale=[0.5,0.9]"),
+        ),
+        (ScqSystem(), ("task=nav_ar", "codebook.ema_decay=null", "data.root=embedded")),
+        (SvqSystem(), ("data=dsprites", "ablation.enabled=true", "ablation.only=[base,decoder]", "device=cpu")),
+    ],
+)
+def test_the_settings_that_a_run_wrote_are_a_file_of_settings(system, overrides, tmp_path):
+    first = system.config(compose(system.conf, overrides))
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump(first.model_dump(mode="json")), "utf-8")
+    assert system.config(compose(system.conf, (), file)) == first
+    assert system.config(compose(system.conf, ("seed=5",), file)) == first.model_copy(update={"seed": 5})
+
+
+def test_a_file_of_some_settings_leaves_the_others_as_they_are(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("data: embedded\noptimizer:\n  lr: 0.05\n", "utf-8")
+    assert SYSTEM.config(compose(SYSTEM.conf, (), file)) == config("data=embedded", "optimizer.lr=0.05")
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "message"),
+    [
+        ("optimizer: {lrr: 1}", (), "mine.yaml: unknown setting 'optimizer.lrr'. Did you mean 'optimizer.lr'?"),
+        ("data: coc", (), "mine.yaml: unknown data 'coc'. Did you mean 'coco'?"),
+        ("[1, 2]", (), "mine.yaml does not hold settings: expected a mapping, found a list"),
+        ("a: [", (), "mine.yaml, which should hold settings, cannot be read"),
+        (None, (), "mine.yaml, which should hold settings, cannot be read"),
+        ("seed: 1", ("data=embedded",), "write 'data' into the file, or give its settings by their own names"),
+    ],
+)
+def test_files_of_settings_that_do_not_fit(tmp_path, text, overrides, message):
+    file = tmp_path / "mine.yaml"
+    if text is not None:
+        file.write_text(text, "utf-8")
+    with pytest.raises(ModelError) as caught:
+        compose(SYSTEM.conf, overrides, file)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ def test_bits_edges_and_channels_are_settable(run, fp32: Path):
 
 def test_steps_get_no_weight_decay(task, fp32: Path):
     network = task(*lsq(fp32))
-    decayed, spared = ({id(one) for one in group["params"]} for group in network._groups(0.1))
+    decayed, spared = ({id(one) for one in group["params"]} for group in network._groups(0.1, network.parameters()))
     steps = {id(step) for step in network.network.steps()}  # type: ignore[operator]
     assert steps and steps <= spared and not steps & decayed
 

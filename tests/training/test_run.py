@@ -139,7 +139,7 @@ def test_weights_to_start_from(run):
 
 def test_weight_decay_spares_biases_and_scales(task):
     network = task()
-    decayed, spared = network._groups(0.1)
+    decayed, spared = network._groups(0.1, network.parameters())
     assert (decayed["weight_decay"], spared["weight_decay"]) == (0.1, 0.0)
     assert len(decayed["params"]) + len(spared["params"]) == len(list(network.parameters()))
     assert min(one.ndim for one in decayed["params"]) == 2 and max(one.ndim for one in spared["params"]) == 1
