@@ -51,14 +51,14 @@ demo: $(VENV)/.installed-demo
 bench: $(VENV)/.installed-bench
 	$(VENV)/bin/python -m benchmarks
 
-# Tests that neither measure nor share a port: two processes of one thread each run them in two thirds of the time.
-TOGETHER := backends models pipeline policy quantization reporting schema training
+# Tests that measure or share a port. Two processes of one thread each run the others in two thirds of the time.
+ALONE := benchmarks devices emulated profiling runtimes testing
 
 # pytest comes last, so that its summary, with each test that was not run and why, ends the output.
 test: $(VENV)/.installed-dev
 	$(VENV)/bin/python tests/debian_packages.py
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile $(TOGETHER:%=tests/%)
-	$(VENV)/bin/python -m pytest $(TOGETHER:%=--ignore=tests/%)
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile $(ALONE:%=--ignore=tests/%)
+	$(VENV)/bin/python -m pytest $(ALONE:%=tests/%)
 
 check: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .

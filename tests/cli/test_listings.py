@@ -99,7 +99,7 @@ def test_a_plugin_that_cannot_import_stays_listed_with_the_reason(verb, group, c
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken-plugin\nVersion: 1\n")
     (info / "entry_points.txt").write_text(f"[{group}]\nbroken = broken_plugin:Plugin\n")
     (tmp_path / "plugin" / "broken_plugin.py").write_text("import a_package_that_nobody_has\n")
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "plugin")}
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "plugin"), "COLUMNS": "160"}
     (listed,) = [
         one for one in json.loads(cli(verb, "--json", env=environment).stdout)[verb] if one["name"] == "broken"
     ]
