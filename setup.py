@@ -54,6 +54,7 @@ EXTRAS = {
         "tensorboard>=2.18",
         "torchmetrics>=1.7",
     ],
+    "clip": [TORCH, "transformers>=5,<6"],
     "reference": ["cvxpylayers[torch]==1.2.*", "proxsuite>=0.7", "vector-quantize-pytorch>=1.22"],
     "report": ["jinja2>=3.1", "matplotlib>=3.9"],
     "dev": [

