@@ -49,6 +49,8 @@ class SvqTask(Task):
         super().__init__(config)
         self.settings = config
         self.network = _network(config).train()  # Lightning leaves modules in the mode that they come in
+        if config.trainer.channels_last:
+            self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.data = {
             "dataset_name": config.data.name,
             "image_size": config.data.size,
