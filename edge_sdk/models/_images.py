@@ -56,7 +56,25 @@ def read_photo(path: Path) -> Image:
 
 def center_square(photo: Image, share: float, size: int) -> Image:
     """The square in the middle, ``share`` of the short side wide, scaled to ``size`` pixels."""
-    return _square(photo, share, 0.5, 0.5, size)
+    return square(photo, share, 0.5, 0.5, size)
+
+
+def square(photo: Image, share: float, across: float, down: float, size: int) -> Image:
+    """A square of a photo, scaled to ``size`` pixels.
+
+    Args:
+        photo: Any size.
+        share: Its side as a share of the photo's short side.
+        across: Where it lies, from 0 (left) to 1 (right).
+        down: From 0 (top) to 1 (bottom).
+        size: Pixels of its side in the end.
+    """
+    from PIL.Image import Resampling
+
+    width, height = photo.size
+    side = max(1, int(min(width, height) * share))
+    left, top = int((width - side) * across), int((height - side) * down)
+    return photo.crop((left, top, left + side, top + side)).resize((size, size), Resampling.BICUBIC)
 
 
 def views(photo: Image, size: int) -> Iterator[Image]:
@@ -64,8 +82,8 @@ def views(photo: Image, size: int) -> Iterator[Image]:
     from PIL import ImageOps
 
     for share, across, down, mirrored in _VIEWS:
-        square = _square(photo, share, across, down, size)
-        yield ImageOps.mirror(square) if mirrored else square
+        view = square(photo, share, across, down, size)
+        yield ImageOps.mirror(view) if mirrored else view
 
 
 def normalised(image: Image, mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
@@ -79,12 +97,3 @@ def normalised(image: Image, mean: tuple[float, ...], std: tuple[float, ...]) ->
     pixels = np.asarray(image, dtype=np.float32)
     scaled = (pixels - np.asarray(mean, dtype=np.float32)) / np.asarray(std, dtype=np.float32)
     return np.ascontiguousarray(scaled.transpose(2, 0, 1))[None]
-
-
-def _square(photo: Image, share: float, across: float, down: float, size: int) -> Image:
-    from PIL.Image import Resampling
-
-    width, height = photo.size
-    side = max(1, int(min(width, height) * share))
-    left, top = int((width - side) * across), int((height - side) * down)
-    return photo.crop((left, top, left + side, top + side)).resize((size, size), Resampling.BICUBIC)

@@ -55,8 +55,17 @@ def table() -> tuple[Photo, ...]:
 
 def installed(purpose: Literal["calibration", "evaluation"]) -> list[Path]:
     """The photos for one purpose that this machine has, in the table's order."""
-    paths = (_path(photo) for photo in table() if photo.purpose == purpose)
+    paths = (path(photo) for photo in table() if photo.purpose == purpose)
     return [path for path in paths if path is not None]
+
+
+def path(photo: Photo) -> Path | None:
+    """Where the photo lies, or None where its package, or that version of it, does not have it."""
+    folder = _folder(photo.package)
+    if folder is None:
+        return None
+    file = folder / photo.file
+    return file if file.is_file() else None
 
 
 def calibration_photos() -> list[Path]:
@@ -95,17 +104,8 @@ def digest(paths: list[Path]) -> str:
 
 def _named(files: tuple[str, ...]) -> list[Path]:
     rows = {photo.file: photo for photo in table() if photo.purpose == "evaluation"}
-    paths = (_path(rows[file]) for file in files)
+    paths = (path(rows[file]) for file in files)
     return [path for path in paths if path is not None]
-
-
-def _path(photo: Photo) -> Path | None:
-    """Where the photo lies, or None where its package, or that version of it, does not have it."""
-    folder = _folder(photo.package)
-    if folder is None:
-        return None
-    path = folder / photo.file
-    return path if path.is_file() else None
 
 
 @functools.cache

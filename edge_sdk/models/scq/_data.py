@@ -200,7 +200,7 @@ def _levels(path: Path, size: int) -> Iterator[np.ndarray]:
 def _embedded(task: str, split: Split) -> list[Path]:
     wanted = SCENES[task][split]
     rows = [photo for photo in _photos.table() if photo.scene in wanted]
-    paths = [path for path in map(_photos._path, rows) if path is not None]
+    paths = [path for path in map(_photos.path, rows) if path is not None]
     if not paths:
         raise MissingDependencyError(
             f"task '{task}' takes its patches from photos that come with scikit-image and scikit-learn, neither of "

@@ -36,6 +36,9 @@ class TokenCompressor(nn.Module):
         ModelError: A size is below 1, or ``output_grid`` is too large or does not divide ``grid``.
     """
 
+    ends = ("layers.0", "project")
+    """The first and the last layer, by name."""
+
     def __init__(
         self,
         dim: int,

@@ -20,6 +20,9 @@ class ConvDecoder(nn.Module):
 
     To what it gives, each compressed token is added at all places that it stands for.
 
+    Attributes:
+        ends: The first and the last layer, by name.
+
     Args:
         dim: Width of a token.
         grid: Tokens of a side that leave, those of the encoder.
@@ -42,6 +45,7 @@ class ConvDecoder(nn.Module):
             kernel, padding = convolution(stride)
             layers += [nn.ConvTranspose2d(hidden, hidden, kernel, stride, padding), nn.ReLU()]
         self.layers = nn.Sequential(*layers, nn.Conv2d(hidden, dim, 1))
+        self.ends = ("layers.0", f"layers.{len(layers)}")
         _start_at_zero(self.layers[-1])
 
     def forward(self, compressed: Tensor) -> Tensor:
@@ -65,6 +69,9 @@ class AttentionDecoder(nn.Module):
     Raises:
         ModelError: A size does not fit.
     """
+
+    ends = ("enter", "leave.1")
+    """The first and the last layer, by name."""
 
     def __init__(
         self,

@@ -98,6 +98,7 @@ class ClipVisionEncoder(nn.Module):
         """
         try:
             from transformers import AutoConfig, CLIPVisionModel
+            from transformers.utils import logging
         except ImportError as error:
             raise MissingDependencyError(
                 f"CLIP needs transformers, which cannot be imported ({error}): pip install 'edge-sdk[clip]'."
@@ -113,11 +114,17 @@ class ClipVisionEncoder(nn.Module):
             ) from error
         if config.model_type not in ("clip", "clip_vision_model"):
             raise ModelError(f"{name} is a {config.model_type}; expected a CLIP or its vision model.")
+        # Reading from a disk takes no bar.
+        bars = logging.is_progress_bar_enabled()
+        logging.disable_progress_bar()
         try:
             found: Any = CLIPVisionModel.from_pretrained(name, local_files_only=True, output_loading_info=True)
             model, told = found
         except (OSError, ValueError, RuntimeError) as error:
             raise ModelError(f"the weights of {name} cannot be read: {first_line(error)}.") from error
+        finally:
+            if bars:
+                logging.enable_progress_bar()
         if missing := sorted(told["missing_keys"]):
             shown = ", ".join(missing[:_SHOWN_KEYS])
             raise ModelError(f"{name} lacks {len(missing)} weights of a CLIP vision model ({shown}, ...).")

@@ -61,7 +61,7 @@ def test_python_packages_alone_give_both_splits(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_photos_that_are_not_installed(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(_photos, "_path", lambda photo: None)
+    monkeypatch.setattr(_photos, "path", lambda photo: None)
     with pytest.raises(MissingDependencyError, match=r"task 'nav_ar' takes .* or give data.root=FOLDER"):
         _data.files("embedded", "nav_ar", "train")
 

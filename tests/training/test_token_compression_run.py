@@ -1,0 +1,247 @@
+"""Runs of token compression on a small CLIP and a few photos: what they write, keep, resume and refuse."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from edge_sdk.errors import EdgeSdkError, UnsupportedError
+from edge_sdk.models.token_compression import _features
+from edge_sdk.models.token_compression._data import View
+from edge_sdk.models.token_compression._system import TokenCompressionSystem
+from edge_sdk.models.token_compression._task import TokenCompressionTask, _unscaled
+from edge_sdk.models.token_compression.compressor import TokenCompressor
+from edge_sdk.models.token_compression.encoders import load_encoder
+from edge_sdk.training.config import compose
+from edge_sdk.training.run import train
+
+transformers = pytest.importorskip("transformers", reason="needs pip install 'edge-sdk[clip]'")
+
+SMALL = (
+    *("data=imagenet", "training.batch_size=4", "training.epochs=1", "training.n_critic=2", "trainer.accelerator=cpu"),
+    *("model.compressor.output_grid_size=2", "model.compressor.hidden_dim=8", "model.autoencoder.hidden_dim=8"),
+    *("model.discriminator.hidden_dim=8", "training.learning_rate=5e-3"),
+)
+JUDGED = {"cosine", "relative_mse", "retrieval_agreement", "probe_agreement"}
+
+Run = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve photos of two classes to train on and eight to judge with, as ImageNet lays them out."""
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("imagenet")
+    draw = np.random.default_rng(0)
+    for split, count in (("train", 6), ("val", 4)):
+        for kind in ("n01440764", "n01443537"):
+            (folder / split / kind).mkdir(parents=True)
+            for number in range(count):
+                small = Image.fromarray(draw.integers(0, 256, (6, 6, 3)).astype(np.uint8))
+                small.resize((72, 60), Image.Resampling.BICUBIC).save(folder / split / kind / f"{number}.JPEG")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CLIP vision model of random weights with 4 x 4 tokens."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = transformers.CLIPVisionConfig(**sizes, image_size=32, patch_size=8)
+    folder = tmp_path_factory.mktemp("clip")
+    transformers.CLIPVisionModel(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("EDGE_SDK_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def run(photos: Path, clip: Path, tmp_path: Path) -> Run:
+    """Trains, and gives the run's folder."""
+
+    def start(*settings: str, out: str = "run", root: Path = photos, resume: bool = False) -> Path:
+        given = (f"data.root={root}", f"model.clip.model_name={clip}", *SMALL, *settings)
+        return train("token_compression", settings if resume else given, tmp_path / out, resume=resume).folder
+
+    return start
+
+
+@pytest.fixture
+def task(photos: Path, clip: Path) -> Callable[..., TokenCompressionTask]:
+    """Builds what is trained, without training it."""
+
+    def build(*settings: str) -> TokenCompressionTask:
+        system = TokenCompressionSystem()
+        given = (f"data.root={photos}", f"model.clip.model_name={clip}", *SMALL, *settings)
+        return system.task(system.config(compose(system.conf, given)), lambda _: None)  # type: ignore[return-value]
+
+    return build
+
+
+def epochs(folder: Path) -> list[dict]:
+    """The epochs of a run without their times."""
+    found = json.loads((folder / "metrics.json").read_text())["epochs"]
+    return [{key: value for key, value in one.items() if key != "seconds"} for one in found]
+
+
+def test_a_run_writes_its_weights_and_figures_beside_those_of_pooling(run: Run, clip: Path):
+    folder = run()
+    written = json.loads((folder / "metrics.json").read_text())
+    assert written["tokens"] == {"encoder": 16, "compressed": 4}
+    assert written["squares"] == {"train": 12, "val": 8}
+    wanted = {"epoch", "loss", "lr", "critic_distance", *JUDGED, *(f"pooled_{name}" for name in JUDGED)}
+    assert set(epochs(folder)[0]) == wanted
+    kept = torch.load(folder / "best.pt", weights_only=True)
+    assert kept["encoder"]["model_name"] == str(clip) and kept["encoder"]["grid"] == 4
+    assert next((folder / "tensorboard").iterdir()).stat().st_size > 0
+
+
+def test_the_weights_that_are_written_take_tokens_as_the_encoder_gives_them(task):
+    trained = task()
+    with torch.no_grad():
+        for parameter in trained.network.parameters():
+            parameter.normal_(0, 0.3)
+    tokens = torch.randn(2, 16, 16)
+    for name, decoder in (("compressor", False), ("decoder", True)):
+        network = trained.network[name]
+        compressed = tokens[:, :4] if decoder else tokens
+        expected = network(compressed / trained.scale) * trained.scale
+        network.load_state_dict(_unscaled(network, trained.scale))
+        torch.testing.assert_close(network(compressed), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_training_brings_tokens_of_photos_that_it_knows_back_better_than_pooling_does(
+    run: Run, photos: Path, tmp_path: Path
+):
+    for split in ("train", "val"):
+        (tmp_path / "known" / split).parent.mkdir(exist_ok=True)
+        (tmp_path / "known" / split).symlink_to(photos / "train")
+    settings = ("training.epochs=40", "training.learning_rate=1e-2", "loss.weights.wgan=0")
+    folder = run(
+        *settings, "model.compressor.hidden_dim=32", "model.autoencoder.hidden_dim=32", root=tmp_path / "known"
+    )
+    best = json.loads((folder / "metrics.json").read_text())["best"]
+    assert best["cosine"] > best["pooled_cosine"] + 0.02
+
+
+def test_a_run_that_is_resumed_ends_as_one_that_never_stopped(run: Run, monkeypatch):
+    whole = run("training.epochs=2", out="whole")
+
+    class Stop(Exception):
+        pass
+
+    original = TokenCompressionTask.on_train_epoch_start
+
+    def at_the_second(self) -> None:
+        if self.current_epoch == 1:
+            raise Stop
+        original(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TokenCompressionTask, "on_train_epoch_start", at_the_second)
+        pytest.raises(Stop, run, "training.epochs=2", out="broken")
+    resumed = run(out="broken", resume=True)
+    assert epochs(resumed) == epochs(whole)
+    first, second = (torch.load(one / "last.ckpt", weights_only=True)["state_dict"] for one in (whole, resumed))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_the_encoder_runs_once(run: Run, monkeypatch):
+    run(out="first")
+    monkeypatch.setattr(_features, "_encoded", lambda *_: pytest.fail("the encoder ran again"))
+    run("training.n_critic=1", out="second")
+
+
+def test_encoding_that_was_broken_off_goes_on_where_it_was(task, photos: Path, clip: Path, monkeypatch):
+    monkeypatch.setattr(_features, "_BATCH", 5)
+    encoded, calls = _features._encoded, []
+
+    def until_the_third(encoder, images):
+        calls.append(len(images))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return encoded(encoder, images)
+
+    monkeypatch.setattr(_features, "_encoded", until_the_third)
+    pytest.raises(KeyboardInterrupt, task)
+    found = task().tokens["train"]
+    assert calls[:4] == [5, 5, 2, 2]  # the third piece again, and no other
+    encoder = load_encoder(str(clip))
+    first = sorted((photos / "train" / "n01440764").iterdir())[0]
+    images = torch.from_numpy(_features.pixels(encoder, View(first, 0, 1.0, 0.5, 0.5, False)))
+    torch.testing.assert_close(torch.from_numpy(found[0]).float(), encoder(images)[0], rtol=1e-2, atol=1e-2)
+
+
+def test_the_critic_learns_to_tell_compressed_tokens(task):
+    trained = task("model.compressor.use_residual=false")
+    trained.log_dict = lambda *_: None
+    draw = torch.Generator().manual_seed(0)
+    distances = [float(trained._train_critic(draw)["wasserstein_distance"]) for _ in range(60)]
+    assert np.mean(distances[-5:]) > np.mean(distances[:5])
+    assert not any(parameter.requires_grad for parameter in trained.network["critic"].parameters())
+    assert all(parameter.grad is None for parameter in trained.compressor.parameters())
+
+
+@pytest.mark.parametrize("settings", [("model.autoencoder.use_attention=true",), ("loss.ae.type=perceptual",)])
+def test_other_decoders_and_losses_train(run: Run, settings):
+    assert epochs(run(*settings, "model.discriminator.multi_scale=true"))[0]["cosine"] > 0
+
+
+def test_a_subset_takes_photos_of_all_classes(task):
+    trained = task("data.use_subset=true", "data.subset_size=6")
+    assert len(trained.tokens["train"]) == 6
+    assert sorted(set(trained.labels.tolist())) == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (("model.compressor.output_grid_size=3",), "output_grid 3 does not divide the encoder's 4 x 4 tokens"),
+        (("model.compressor.output_grid_size=8",), "that is no compression"),
+        (("model.clip.freeze=false",), "only frozen ones are trained with"),
+        (("model.clip.layer=-4",), "layer is -4; expected -2 to -1"),
+        (("training.batch_size=13",), "12 squares to train on, fewer than a batch: give training.batch_size=12"),
+        (("trainer.devices=2",), "trains on one device: give 1"),
+        (("training.n_critics=3",), "unknown setting 'training.n_critics'"),
+        (("data.root=/nowhere",), "there is no folder /nowhere/train"),
+        (("data.root=''",), "data.root is empty"),
+        (("loss.ae.type=l1",), "loss.ae.type"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused_before_anything_is_encoded(task, monkeypatch, settings, message):
+    if "batch_size" not in settings[0]:
+        monkeypatch.setattr(_features, "_encoded", lambda *_: pytest.fail("encoded"))
+    with pytest.raises(EdgeSdkError, match=message):
+        task(*settings)
+
+
+def test_an_empty_folder_and_a_broken_photo_are_told(task, tmp_path: Path):
+    (tmp_path / "train" / "cats").mkdir(parents=True)
+    with pytest.raises(EdgeSdkError, match="holds no photos: expected a folder for each class"):
+        task(f"data.root={tmp_path}")
+    for split in ("train", "val"):
+        (tmp_path / split / "cats").mkdir(parents=True, exist_ok=True)
+        (tmp_path / split / "cats" / "1.jpg").write_bytes(b"no photo")
+    with pytest.raises(EdgeSdkError, match="1.jpg is not an image"):
+        task(f"data.root={tmp_path}", "training.batch_size=1")
+
+
+def test_there_is_nothing_to_download(tmp_path: Path):
+    with pytest.raises(UnsupportedError, match="no data to download"):
+        TokenCompressionSystem().download(tmp_path, False, lambda _: None)
+
+
+def test_training_starts_no_lower_than_pooling(task):
+    compressor: TokenCompressor = task().compressor
+    tokens = torch.randn(1, 16, 16)
+    torch.testing.assert_close(compressor(tokens)[0, 0], tokens.reshape(1, 4, 4, 16)[0, :2, :2].mean((0, 1)))
