@@ -22,6 +22,7 @@ MODELS = Registry(
         "photo_tagging": "edge_sdk.models.photo_tagging.plugin:PhotoTagging",
         "scq": "edge_sdk.models.scq.plugin:Scq",
         "svq": "edge_sdk.models.svq.plugin:Svq",
+        "token_compression": "edge_sdk.models.token_compression.plugin:TokenCompression",
     },
     error=ModelError,
 )

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from edge_sdk.errors import EdgeSdkError, UnsupportedError
+from edge_sdk.models import load_model
 from edge_sdk.models.token_compression import _features
 from edge_sdk.models.token_compression._data import View
 from edge_sdk.models.token_compression._system import TokenCompressionSystem
@@ -245,3 +246,58 @@ def test_training_starts_no_lower_than_pooling(task):
     compressor: TokenCompressor = task().compressor
     tokens = torch.randn(1, 16, 16)
     torch.testing.assert_close(compressor(tokens)[0, 0], tokens.reshape(1, 4, 4, 16)[0, :2, :2].mean((0, 1)))
+
+
+@pytest.fixture(scope="module")
+def checkpoint(photos: Path, clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a run wrote that no test changes."""
+    given = (f"data.root={photos}", f"model.clip.model_name={clip}", *SMALL)
+    return train("token_compression", given, tmp_path_factory.mktemp("trained") / "run").weights
+
+
+def test_a_checkpoint_is_deployed_in_parts_that_give_what_the_networks_give(checkpoint: Path, photos: Path, tmp_path):
+    from edge_sdk.api import deploy
+
+    report = deploy(
+        "token_compression",
+        "desktop-cpu",
+        runtime="onnxruntime",
+        settings={"checkpoint": str(checkpoint), "data": str(photos)},
+        out=tmp_path,
+    )
+    assert report.numerics.cosine > 0.99999
+    accuracy = report.accuracy
+    assert accuracy is not None and accuracy["cosine_with_fp32"] > 0.99999
+    assert accuracy["reconstruction"] == pytest.approx(accuracy["reconstruction_fp32"], abs=1e-4)
+
+
+def test_the_whole_is_encoder_and_compressor_one_after_the_other(checkpoint: Path, photos: Path):
+    settings = {"checkpoint": str(checkpoint), "data": str(photos)}
+    encoder, compressor = load_model("token_compression", settings).parts()
+    (whole,) = load_model("token_compression", {**settings, "whole": "true"}).parts()
+    image = encoder.example_inputs[0]
+    torch.testing.assert_close(whole.module(image), compressor.module(encoder.module(image)))
+    assert load_model("token_compression", settings).facts()["compression"] == 4
+
+
+def test_a_model_that_is_not_trained_pools_averages(clip: Path, photos: Path):
+    settings = {"encoder": str(clip), "output_grid": "2", "data": str(photos)}
+    model = load_model("token_compression", settings)
+    encoder, compressor = model.parts()
+    tokens = compressor.example_inputs[0]
+    expected = tokens.reshape(1, 4, 4, 16)[0, :2, 2:].mean((0, 1))
+    torch.testing.assert_close(compressor.module(tokens)[0, 1], expected)
+    assert len(model.samples("evaluation")) == 16 and len(model.samples("reference")) == 4
+
+
+def test_a_checkpoint_of_other_weights_and_settings_beside_one_are_refused(checkpoint: Path, tmp_path: Path):
+    with pytest.raises(EdgeSdkError, match="leave hidden_dim, output_grid out: the checkpoint decides"):
+        load_model("token_compression", {"checkpoint": str(checkpoint), "output_grid": "4", "hidden_dim": "8"})
+    content = torch.load(checkpoint, weights_only=True)
+    content["encoder"]["weights"] = "0" * 64
+    torch.save(content, tmp_path / "other.pt")
+    with pytest.raises(EdgeSdkError, match="whose weights are others than those on this disk"):
+        load_model("token_compression", {"checkpoint": str(tmp_path / "other.pt")}).parts()
+    torch.save({"state_dict": {}}, tmp_path / "none.pt")
+    with pytest.raises(EdgeSdkError, match="does not hold compressor, decoder, settings, encoder"):
+        load_model("token_compression", {"checkpoint": str(tmp_path / "none.pt")}).parts()

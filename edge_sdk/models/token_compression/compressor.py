@@ -76,7 +76,8 @@ class TokenCompressor(nn.Module):
         maps = to_grid(tokens, self.grid)
         found = self.project(self.layers(maps))
         if self.use_residual:
-            found = found + F.avg_pool2d(maps, self.grid // self.output_grid)
+            # Without padding the last word means nothing, but XNNPACK takes no other.
+            found = found + F.avg_pool2d(maps, self.grid // self.output_grid, count_include_pad=False)
         return to_tokens(found)
 
 
