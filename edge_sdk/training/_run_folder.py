@@ -13,6 +13,7 @@ DIR/tensorboard/
 from __future__ import annotations
 
 import json
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,8 @@ class RunFolder(Checkpoint):
             "seconds": round(time.monotonic() - self._begun, 3),
             **pl_module.metrics,
         }
+        # Some figures there may not be, such as one of images with several objects where no image has them.
+        facts = {name: value for name, value in facts.items() if not math.isnan(value)}
         self.epochs.append(facts)
         is_best = self.best is None or pl_module.is_better(facts, self.best)
         if is_best:
@@ -106,7 +109,10 @@ class RunFolder(Checkpoint):
         trainer.save_checkpoint(self.folder / LAST)
         if trainer.is_global_zero:
             is_finished = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
-            write_atomic(self.folder / METRICS, json.dumps(self._document(pl_module, is_finished), indent=2) + "\n")
+            write_atomic(
+                self.folder / METRICS,
+                json.dumps(self._document(pl_module, is_finished), indent=2, allow_nan=False) + "\n",
+            )
 
     def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
         """Keeps what ended the run, for Lightning turns an interruption into another error."""

@@ -90,10 +90,10 @@ def compose(folder: Path, overrides: Sequence[str], file: Path | None = None) ->
             f"training needs Hydra, which cannot be imported ({error}): pip install 'edge-sdk[train]'."
         ) from error
     with initialize_config_dir(str(folder.resolve()), version_base="1.3"):
-        keys = list(_flat(OmegaConf.to_container(composed("config"))))
-        _check_keys(overrides, folder, keys)
+        defaults = _flat(OmegaConf.to_container(composed("config"), resolve=False))
+        _check_keys(overrides, folder, list(defaults))
         if file is not None:
-            overrides = [*_of_file(file, folder, keys, overrides), *overrides]
+            overrides = [*_of_file(file, folder, defaults, overrides), *overrides]
         try:
             return OmegaConf.to_container(composed("config", list(overrides)), resolve=True)  # type: ignore[return-value]
         except (HydraException, OmegaConfBaseException) as error:
@@ -129,18 +129,23 @@ def read_config(path: Path) -> dict[str, Any]:
     return values
 
 
-def _of_file(file: Path, folder: Path, keys: Sequence[str], overrides: Sequence[str]) -> list[str]:
-    """The file's settings as overrides."""
+def _of_file(file: Path, folder: Path, defaults: Mapping[str, Any], overrides: Sequence[str]) -> list[str]:
+    """The file's settings as overrides, without those that the command line gives, by their short names too."""
     chosen = {text.partition("=")[0] for text in overrides}
     for group in _groups(folder):
-        if group in chosen:
+        if group in chosen and group not in defaults:
             raise ModelError(
                 f"'{group}=...' stands for several settings, which would go before those of {file} or after them: "
                 f"write '{group}' into the file, or give its settings by their own names."
             )
-    found = [f"{key}={_quoted(value)}" for key, value in _flat(read_config(file)).items()]
+    stand_for = {key: str(value).removeprefix("${").removesuffix("}") for key, value in defaults.items()}
+    found = [
+        f"{key}={_quoted(value)}"
+        for key, value in _flat(read_config(file)).items()
+        if key not in chosen and stand_for.get(key) not in chosen
+    ]
     try:
-        _check_keys(found, folder, keys)
+        _check_keys(found, folder, list(defaults))
     except ModelError as error:
         raise ModelError(f"{file}: {error}") from error
     return found

@@ -141,6 +141,25 @@ def test_all_bad_values_are_told_at_once():
     assert all(key in message for key in ("epochs is 0", "optimizer.momentum is 1", "data.size is 8"))
 
 
+@pytest.mark.parametrize(
+    ("name", "override", "read", "expected"),
+    [
+        ("svq", "training.learning_rate=0.01", lambda found: found.optimizer.lr, 0.01),
+        ("svq", "device=cuda", lambda found: found.trainer.accelerator, "gpu"),
+        ("token_compression", "training.epochs=7", lambda found: found.epochs, 7),
+        ("scq", "task=nav_ar", lambda found: found.task, "nav_ar"),
+    ],
+)
+def test_the_command_line_goes_before_a_file_by_short_names_too(tmp_path: Path, name, override, read, expected):
+    from edge_sdk.training import SYSTEMS
+
+    system = SYSTEMS.load(name)()
+    first = system.config(compose(system.conf, ()))
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(first.model_dump(mode="json")))
+    assert read(first) != expected
+    assert read(system.config(compose(system.conf, (override,), tmp_path / "config.yaml"))) == expected
+
+
 @pytest.mark.parametrize("text", ["[1, 2]", "a: [", None])
 def test_a_damaged_settings_file(tmp_path: Path, text: str | None):
     if text is not None:

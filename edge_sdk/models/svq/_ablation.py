@@ -87,7 +87,14 @@ def variants(config: Config) -> dict[str, Config]:
         values["epochs"] = config.ablation.epochs
         values["ablation"]["enabled"] = False
         _CHANGES[name](values)
-        found[name] = checked(Config, values)
+        try:
+            found[name] = checked(Config, values)
+        except ModelError as error:
+            others = ",".join(other for other in VARIANTS if other != name)
+            raise ModelError(
+                f"the ablation's variant '{name}' cannot be made of these settings: {error} Change them, or leave the "
+                f"variant out with ablation.only=[{others}]."
+            ) from error
     return found
 
 

@@ -248,7 +248,7 @@ class SvqTask(Task):
         if self.current_epoch == self.settings.epochs:
             path = Path(self.trainer.default_root_dir) / self.weights_file
             untrained = {name: value for name, value in self.network.state_dict().items() if name.startswith(_PRIOR)}
-            fill(self.network, {**untrained, **read_state_dict(path)}, f"the run's best autoencoder, {path},")
+            fill(self.network, {**read_state_dict(path), **untrained}, f"the run's best autoencoder, {path},")
         self.network.eval()
         encoder = EncoderToCodes(self.network)
         for split, images in self.images.items():

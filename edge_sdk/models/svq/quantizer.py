@@ -69,6 +69,7 @@ class SemanticVectorQuantizer(nn.Module):
     started: Tensor
     strength: Tensor
     offsets: Tensor
+    steps: Tensor
 
     def __init__(
         self,
@@ -111,7 +112,7 @@ class SemanticVectorQuantizer(nn.Module):
         self.register_buffer("started", torch.tensor(False))
         self.register_buffer("strength", torch.ones(()), persistent=False)
         self.register_buffer("offsets", torch.arange(num_codebooks) * codebook_size, persistent=False)
-        self._steps = 0
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))  # of training: a resumed run reseeds alike
 
     def set_strength(self, strength: float) -> None:
         """How far training moves blocks towards their codes, for a warm-up; evaluation always goes all the way.
@@ -173,7 +174,10 @@ class SemanticVectorQuantizer(nn.Module):
         """The nearest codes ``[b, k, m]``: of |x - e|^2 only |e|^2 - 2 x e differs from code to code."""
         b, k, m, c = blocks.shape
         rows = blocks.detach().reshape(b * k, m, c).transpose(0, 1)
-        score = torch.bmm(rows, self.codes.transpose(1, 2)) - 0.5 * self.codes.square().sum(dim=2).unsqueeze(1)
+        # In 16 bits other codes would be the nearest than on a device.
+        with torch.autocast(rows.device.type, enabled=False):
+            score = torch.bmm(rows.to(self.codes.dtype), self.codes.transpose(1, 2))
+            score = score - 0.5 * self.codes.square().sum(dim=2).unsqueeze(1)
         return score.argmax(dim=2).transpose(0, 1).reshape(b, k, m)
 
     def _chosen(self, indices: Tensor) -> Tensor:
@@ -208,8 +212,8 @@ class SemanticVectorQuantizer(nn.Module):
         total = self.counts.sum(dim=1, keepdim=True)
         smooth = (self.counts + _SMOOTHING) / (total + self.codebook_size * _SMOOTHING) * total
         self.codes.copy_(self.sums / smooth.unsqueeze(2))
-        self._steps += 1
-        if self._steps % self.reseed_every == 0:
+        self.steps += 1
+        if self.steps % self.reseed_every == 0:
             self._reseed(blocks)
 
     @torch.no_grad()

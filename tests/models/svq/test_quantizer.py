@@ -139,3 +139,28 @@ def test_impossible_sizes(change, message):
 def test_an_impossible_strength(strength):
     with pytest.raises(ModelError, match="expected from 0 to 1"):
         _quantizer().set_strength(strength)
+
+
+def test_a_quantizer_that_is_read_again_looks_for_dead_codes_at_the_same_steps():
+    whole, first = _quantizer(reseed_every=5), _quantizer(reseed_every=5)
+    batches = [_clusters(16) + step for step in range(8)]
+
+    def learn(quantizer: SemanticVectorQuantizer, some: list[torch.Tensor], begin: int) -> None:
+        for step, slots in enumerate(some, begin):
+            torch.manual_seed(step)
+            quantizer(slots)
+
+    learn(whole.train(), batches, 0)
+    learn(first.train(), batches[:3], 0)
+    second = _quantizer(reseed_every=5).train()
+    second.load_state_dict(first.state_dict())
+    learn(second, batches[3:], 3)
+    assert torch.equal(second.codes, whole.codes)
+
+
+def test_the_nearest_code_is_the_same_in_mixed_precision():
+    quantizer = _quantizer(codebook_size=256, slot_dim=48, code_dim=16).eval()
+    slots = torch.randn(64, 3, 48)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = quantizer.snap(slots)[1]
+    assert torch.equal(found, quantizer.snap(slots)[1])
