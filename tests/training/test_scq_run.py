@@ -120,7 +120,7 @@ def test_the_written_weights_give_the_figures_that_were_written(trained: Path, t
     from edge_sdk.models.scq.statistics import psnr
 
     again = task("solver=exact")
-    again.network.load_state_dict(torch.load(trained / "best.pt", weights_only=True))
+    again.network.load_state_dict(torch.load(trained / "best.pt", weights_only=True)["state_dict"])
     patches = again.val_patches.patches
     images = floats(collate(list(enumerate(patches)))["images"])
     with torch.no_grad():
@@ -152,7 +152,7 @@ def test_other_quantizers_train(quantizer: str, run: Run, task: Callable[..., Sc
     (found,) = epochs(folder)
     assert set(found) == ALWAYS | OF_IMAGES | (set() if quantizer == "none" else OF_CODES)
     plain = "vq" if quantizer == "vq_reference" else quantizer
-    task(f"quantizer={plain}").network.load_state_dict(torch.load(folder / "best.pt", weights_only=True))
+    task(f"quantizer={plain}").network.load_state_dict(torch.load(folder / "best.pt", weights_only=True)["state_dict"])
     if quantizer == "none":
         assert found["quantization_error"] == 0 and found["bits_per_pixel"] == 32 * 8 / 64
     else:
@@ -195,7 +195,7 @@ def test_a_resumed_run_gives_the_result_of_an_unbroken_one(
     torch.manual_seed(99)
     broken = run(out="broken", resume=True)
     assert epochs(broken) == epochs(unbroken)
-    assert same(broken / "best.pt", unbroken / "best.pt")
+    assert same(broken / "best.pt", unbroken / "best.pt", "state_dict")
     assert same(broken / "last.ckpt", unbroken / "last.ckpt", "state_dict")
 
 

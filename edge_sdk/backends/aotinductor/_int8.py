@@ -20,6 +20,8 @@ from edge_sdk.schema.manifest import Fallback
 
 _aten = torch.ops.aten
 LEAST_CHANNELS = 16
+_ONE_DIMENSION = "the INT8 kernel takes convolutions over two dimensions"
+_NO_SCALES = "the INT8 kernel takes weights that are INT8 with a scale for each channel"
 LARGEST = 2**31 - 1
 
 Tile = tuple[int, int, int, int, int]
@@ -98,7 +100,7 @@ def lower(graph: Graph, device: str, *, tune: bool) -> tuple[GraphModule, list[F
     _propagate(module, graph)
     left: Counter[tuple[str, str]] = Counter()
     choose = _Tuner(kernel.int8_conv2d, device) if tune else _Fixed()
-    for index, layer in enumerate(_layers(module)):
+    for index, layer in enumerate(_layers(module, left)):
         if reason := layer.why_not:
             _to_half(module, layer, f"_half_{index}")
             left[_name(layer.node), f"computed in FP16: {reason}"] += 1
@@ -110,13 +112,17 @@ def lower(graph: Graph, device: str, *, tune: bool) -> tuple[GraphModule, list[F
     return module, [Fallback(op=op, count=count, reason=reason) for (op, reason), count in left.most_common()]
 
 
-def _layers(module: GraphModule) -> list[_Layer]:
+def _layers(module: GraphModule, left: Counter[tuple[str, str]]) -> list[_Layer]:
+    """The layers with INT8 inputs; those that neither the kernel nor FP16 takes are counted in ``left``."""
     found = []
     for node in calls(module, {_aten.conv1d.default, _aten.conv2d.default, _aten.linear.default}):
         source, weight, *rest = arguments(node)
         read = _dequantized(source)
         values = _weights(module, weight)
-        if read is None or values is None or node.target is _aten.conv1d.default:
+        if read is None:
+            continue
+        if values is None or node.target is _aten.conv1d.default:
+            left[_name(node), f"computed in FP32: {_ONE_DIMENSION if values else _NO_SCALES}"] += 1
             continue
         defaults: list[Any] = [None, [1, 1], [0, 0], [1, 1], 1]
         bias, stride, padding, dilation, groups = [*rest, *defaults[len(rest) :]]

@@ -27,6 +27,7 @@ EMBEDDED = "embedded"
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm")
 CACHE_MIB = 1024
 """How much memory the photos of a split may take, unless told otherwise."""
+_NO_LIMIT_MIB = 1 << 40
 
 SCENES: dict[str, dict[Split, tuple[str, ...]]] = {
     "food_ar": {
@@ -100,7 +101,14 @@ def patches(root: str, task: str, split: Split, size: int, count: int, seed: int
     Raises:
         EdgeSdkError: As `files` and `read`.
     """
-    return read(files(root, task, split), size).fixed(count, seed)
+    paths = files(root, task, split)
+    return read([paths[place] for place in spread(len(paths), count)], size, _NO_LIMIT_MIB).fixed(count, seed)
+
+
+def spread(total: int, wanted: int) -> list[int]:
+    """So many numbers below ``total``, evenly spread, or all of them."""
+    count = min(total, wanted)
+    return [place * total // count for place in range(count)]
 
 
 @dataclass(frozen=True)
@@ -204,14 +212,15 @@ def _embedded(task: str, split: Split) -> list[Path]:
     if not paths:
         raise MissingDependencyError(
             f"task '{task}' takes its patches from photos that come with scikit-image and scikit-learn, neither of "
-            "which is installed: pip install 'edge-sdk[train]', or give data.root=FOLDER."
+            "which is installed: pip install 'edge-sdk[train]', or give a folder of your own: "
+            "data.root=FOLDER to train with, --set data=FOLDER to deploy with."
         )
     return paths
 
 
 def _in_folder(root: Path, split: Split) -> list[Path]:
     if not root.is_dir():
-        raise ModelError(f"there is no folder of photos at {root}: give data.root=FOLDER, or data=embedded.")
+        raise ModelError(f"there is no folder of photos at {root}: give the path of one, or embedded.")
     if (root / "train").is_dir() or (root / "val").is_dir():
         return _found(root / split)
     photos = sorted(_found(root), key=lambda path: hashlib.sha256(path.name.encode()).digest())

@@ -68,11 +68,5 @@ def sheet(originals: Tensor, reconstructions: Tensor) -> Tensor:
     return both.permute(2, 0, 3, 1, 4).reshape(channels, rows * height, count * width)
 
 
-def spread(total: int, wanted: int) -> list[int]:
-    """So many numbers below ``total``, evenly spread, or all of them."""
-    count = min(total, wanted)
-    return [place * total // count for place in range(count)]
-
-
 def _pixels(patches: Tensor) -> np.ndarray:
     return patches.detach().float().cpu().clamp(0, 1).permute(0, 2, 3, 1).numpy()

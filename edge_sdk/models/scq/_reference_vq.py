@@ -78,6 +78,9 @@ def as_plain(network: SCQAutoencoder) -> dict[str, Tensor]:
     assert isinstance(reference, ReferenceVQ)
     codes = reference.codes
     layer = VQLayer(*codes.shape)
-    layer.codebook.start(codes)
+    codebook = layer.codebook
+    codebook.codes.copy_(codes)
+    codebook.sums.copy_(codes / len(codes))
+    codebook.started.fill_(True)
     own = {name: value for name, value in network.state_dict().items() if not name.startswith("quantizer.")}
     return own | {f"quantizer.{name}": value for name, value in layer.state_dict().items()}

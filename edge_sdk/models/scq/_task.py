@@ -19,7 +19,7 @@ from edge_sdk.models.scq import _data
 from edge_sdk.models.scq._config import Config
 from edge_sdk.models.scq._loader import Batch, FixedPatches, TrainPatches, floats, loader
 from edge_sdk.models.scq._metrics import Totals
-from edge_sdk.models.scq._pictures import draw_reconstructions, sheet, spread
+from edge_sdk.models.scq._pictures import draw_reconstructions, sheet
 from edge_sdk.models.scq._reference_vq import ReferenceVQ, as_plain
 from edge_sdk.models.scq.autoencoder import SCQAutoencoder, compute_loss, randomly_initialised
 from edge_sdk.models.scq.layer import SCQLayer
@@ -62,7 +62,7 @@ class ScqTask(Task):
         self.parts: dict[str, Tensor] = {}
         self._totals = self._none()
         self._shown: dict[int, tuple[Tensor, Tensor]] = {}
-        self._to_show = set(spread(chosen.val_patches, _SHOWN))
+        self._to_show = set(_data.spread(chosen.val_patches, _SHOWN))
 
     def loss(self, batch: Batch, draw: torch.Generator) -> Tensor:
         """The loss of a batch of patches."""
@@ -133,15 +133,17 @@ class ScqTask(Task):
         draw_reconstructions(folder / PICTURE, originals, {"reconstruction": found}, title)
 
     def save_weights(self, path: Path, facts: Mapping[str, str | int | float | bool]) -> None:
-        """Writes a state dict.
+        """Writes a state dict, and which photos it was trained on.
 
         Raises:
             StorageError: The disk is full or not ours.
         """
         del facts
         state = as_plain(self.network) if self._is_reference else self.network.state_dict()
+        weights = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+        data = {"data": self.settings.data.root, "task": self.settings.task}
         buffer = io.BytesIO()
-        torch.save({name: value.detach().cpu().contiguous() for name, value in state.items()}, buffer)
+        torch.save({"state_dict": weights, "trained_on": data}, buffer)
         write_atomic(path, buffer.getvalue())
 
     def about(self) -> dict[str, Any]:
@@ -224,5 +226,5 @@ def _read(config: Config, split: _data.Split) -> _data.Photos:
     chosen = config.data
     paths = _data.files(chosen.root, config.task, split)
     return _data.read(
-        [paths[place] for place in spread(len(paths), chosen.photos or len(paths))], chosen.size, chosen.cache_mib
+        [paths[place] for place in _data.spread(len(paths), chosen.photos or len(paths))], chosen.size, chosen.cache_mib
     )

@@ -120,11 +120,11 @@ class Codebook(nn.Module):
         """
         keep = _MASS_DECAY if self.decay is None else self.decay
         errors = (rows - weights @ self.codes).square().sum(1)
-        self.mass.lerp_(weights.mean(0), 1 - keep)
+        self.mass.lerp_(_mean_of_all(weights.mean(0)), 1 - keep)
         if self.decay is not None:
-            self.sums.lerp_(weights.T @ rows / len(rows), 1 - keep)
+            self.sums.lerp_(_mean_of_all(weights.T @ rows / len(rows)), 1 - keep)
             if self.mixes:
-                self.products.lerp_(weights.T @ weights / len(rows), 1 - keep)
+                self.products.lerp_(_mean_of_all(weights.T @ weights / len(rows)), 1 - keep)
             self.codes.copy_(self._solved())
         self._revive(rows, errors)
 
@@ -143,9 +143,10 @@ class Codebook(nn.Module):
         even = 1 / len(self.codes)
         dead = (self.mass < _DEAD * even).nonzero()[:, 0]
         dead = dead[: len(rows)]
-        if not len(dead) or not errors.sum() > 0:
+        if not len(dead):
             return
-        chance = errors + errors.mean() * 1e-6  # as many as wanted can be drawn
+        # As many as wanted can be drawn, even where there are no errors.
+        chance = errors + errors.mean() * 1e-6 + torch.finfo(errors.dtype).tiny
         found = _same_everywhere(rows[torch.multinomial(chance, len(dead))])
         self.codes[dead] = found
         self.mass[dead] = even
@@ -174,6 +175,15 @@ def _k_means(rows: Tensor, count: int) -> Tensor:
     seed = int(torch.randint(2**31 - 1, ()))
     fitted = KMeans(count, n_init=1, max_iter=50, random_state=seed).fit(sample)  # type: ignore[arg-type]
     return torch.from_numpy(fitted.cluster_centers_).to(rows)
+
+
+def _mean_of_all(value: Tensor) -> Tensor:
+    """The mean over the processes that train together."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        value = value.contiguous()
+        torch.distributed.all_reduce(value)
+        value /= torch.distributed.get_world_size()
+    return value
 
 
 def _same_everywhere(value: Tensor) -> Tensor:

@@ -52,7 +52,8 @@ class Scq(Model):
             ``quantizer`` (scq, vq, none), ``anchor`` (vq, none), ``hidden`` channels (128), ``stride`` in
             pixels (8), ``iterations`` of the deployed solver (60), ``seed`` of the random weights where there
             is no checkpoint (0), ``data`` (``embedded`` or a folder of photos) and ``task`` (food_ar, nav_ar:
-            which of the embedded photos) to calibrate and to judge with.
+            which of the embedded photos) to calibrate and to judge with: those of training, or without a
+            checkpoint ``embedded`` and ``food_ar``.
     """
 
     name = "scq"
@@ -68,8 +69,8 @@ class Scq(Model):
         "stride": "8",
         "iterations": "60",
         "seed": "0",
-        "data": "embedded",
-        "task": "food_ar",
+        "data": "",
+        "task": "",
     }
 
     def __init__(self, /, **settings: str) -> None:
@@ -84,13 +85,22 @@ class Scq(Model):
         self.input_size = integer(self.name, "input_size", values["input_size"], 2, 4096)
         self.iterations = integer(self.name, "iterations", values["iterations"], 1, 10_000)
         self.seed = integer(self.name, "seed", values["seed"], 0, 2**63 - 1)
-        self.task = choice(self.name, "task", values["task"], _TASKS)
-        self.data = values["data"]
-        if not self.data:
-            raise ModelError(f"model '{self.name}': data is empty; expected 'embedded' or the path of a folder.")
+        if values["task"]:
+            choice(self.name, "task", values["task"], _TASKS)
+        self._photos = {key: values[key] for key in ("data", "task")}
         self.checkpoint = Path(values["checkpoint"]).expanduser() if values["checkpoint"] else None
         if self.checkpoint is not None and not self.checkpoint.is_file():
             raise ModelError(f"model '{self.name}': there is no checkpoint at {self.checkpoint}.")
+
+    @property
+    def data(self) -> str:
+        """``embedded`` or a folder of photos."""
+        return self._photos["data"] or self._trained_on.get("data", "embedded")
+
+    @property
+    def task(self) -> str:
+        """Which of the embedded photos."""
+        return self._photos["task"] or self._trained_on.get("task", "food_ar")
 
     def fingerprint(self) -> Mapping[str, str]:
         """The settings, and hashes of the checkpoint, the photos and this code."""
@@ -193,6 +203,15 @@ class Scq(Model):
 
         square = _images.center_square(_images.read_photo(path), 1.0, self.input_size)
         return self._sample(_as_images(torch.from_numpy(np.array(square))[None]))
+
+    @cached_property
+    def _trained_on(self) -> Mapping[str, str]:
+        """What the checkpoint says of the photos that it was trained on."""
+        from edge_sdk.models._checkpoint import load_plain
+
+        content = load_plain(self.checkpoint) if self.checkpoint else {}
+        told = content.get("trained_on") if isinstance(content, Mapping) else None
+        return told if isinstance(told, Mapping) else {}
 
     @cached_property
     def _network(self) -> SCQAutoencoder:

@@ -62,7 +62,9 @@ def test_python_packages_alone_give_both_splits(monkeypatch: pytest.MonkeyPatch)
 
 def test_photos_that_are_not_installed(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(_photos, "path", lambda photo: None)
-    with pytest.raises(MissingDependencyError, match=r"task 'nav_ar' takes .* or give data.root=FOLDER"):
+    with pytest.raises(
+        MissingDependencyError, match=r"task 'nav_ar' takes .* or give a folder of your own: data.root=FOLDER"
+    ):
         _data.files("embedded", "nav_ar", "train")
 
 
@@ -115,7 +117,7 @@ def test_an_unknown_task():
 
 def test_folders_without_photos(tmp_path: Path):
     missing = tmp_path / "missing"
-    assert f"there is no folder of photos at {missing}: give data.root=FOLDER" in refusal(
+    assert f"there is no folder of photos at {missing}: give the path of one, or embedded" in refusal(
         _data.files, str(missing), "food_ar", "train"
     )
     assert f"there is no photo in {tmp_path}: it is empty or not there; expected files that end with .jpg" in refusal(

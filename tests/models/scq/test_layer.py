@@ -246,3 +246,34 @@ def test_the_best_step_is_the_one_with_the_least_distance():
     steps = (10.0, 1.0, 0.1, 0.001)
     found = {step: layer.distance(latents(), 20, step)["mean"] for step in steps}
     assert layer.best_step(latents(), 20, steps) == min(found, key=found.__getitem__)
+
+
+def _follow(rank: int, folder: str, parts: list[torch.Tensor], weights: list[torch.Tensor]) -> None:
+    """One of two processes that train together."""
+    torch.distributed.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=2)
+    torch.manual_seed(rank)
+    codebook = _started()
+    codebook.follow(parts[rank], weights[rank])
+    torch.save(codebook.state_dict(), f"{folder}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def _started() -> Codebook:
+    codebook = Codebook(4, 6, 0.5)
+    codebook.codes.copy_(torch.arange(24.0).reshape(4, 6) / 24)
+    codebook.sums.copy_(codebook.codes / 4)
+    codebook.products.copy_(torch.eye(4) / 4)
+    codebook.started.fill_(True)
+    return codebook
+
+
+def test_processes_that_train_together_move_the_codes_as_one_does_with_all_latents(tmp_path):
+    draw = torch.Generator().manual_seed(0)
+    rows = [torch.rand(8, 6, generator=draw) for _ in range(2)]
+    weights = [torch.softmax(torch.randn(8, 4, generator=draw), 1) for _ in range(2)]
+    torch.multiprocessing.spawn(_follow, (str(tmp_path), rows, weights), nprocs=2)
+    whole = _started()
+    whole.follow(torch.cat(rows), torch.cat(weights))
+    for rank in range(2):
+        for name, value in torch.load(tmp_path / f"{rank}.pt", weights_only=True).items():
+            torch.testing.assert_close(value, whole.state_dict()[name])

@@ -46,7 +46,6 @@ def saved(folder: Path, **settings) -> str:
         ({"stride": "6"}, "the stride is 6: give a power of 2, such as 8."),
         ({"input_size": "60"}, "input_size is 60, and the network's stride is 8: give a multiple, such as 56."),
         ({"checkpoint": "/no/best.pt"}, "there is no checkpoint at /no/best.pt."),
-        ({"data": ""}, "data is empty; expected 'embedded' or the path of a folder."),
         ({"data": "/no/photos", **SMALL}, "there is no folder of photos at /no/photos"),
     ],
 )
@@ -199,3 +198,14 @@ def test_a_bundle_in_int8_runs_whole_on_the_delegate_and_agrees_with_eager(tmp_p
     assert {one.layer.partition(".")[0] for one in report.quantization.skipped} == {"quantizer"}
     assert report.numerics.cosine > 0.99
     assert report.accuracy["psnr_drop"] < 0.5
+
+
+def test_the_photos_of_training_judge_unless_others_are_named(tmp_path: Path):
+    bare = Path(saved(tmp_path))
+    told = {"state_dict": torch.load(bare, weights_only=True), "trained_on": {"data": "embedded", "task": "nav_ar"}}
+    torch.save(told, tmp_path / "told.pt")
+    chosen = {"checkpoint": str(tmp_path / "told.pt")}
+    assert load_model("scq", chosen).task == "nav_ar"
+    assert load_model("scq", {**chosen, "task": "food_ar"}).task == "food_ar"
+    model = load_model("scq", {"checkpoint": str(bare)})
+    assert (model.data, model.task) == ("embedded", "food_ar")

@@ -24,9 +24,9 @@ from edge_sdk.models.scq.solvers._problem import Found, Problem, least_penalty
 from edge_sdk.models.scq.solvers._splitting import Basis, Splitting
 from edge_sdk.models.scq.solvers._support import groups, stationary
 
-_CHUNK_NUMBERS = {"cpu": 1 << 18, "cuda": 1 << 24}  # latents times codes that are solved together
-_BLOCK = 15  # iterations of ADMM between two looks at the supports
-_SETTLED = 6  # a support that changed in so many codes at most is solved on
+_CHUNK_NUMBERS = {"cpu": 1 << 20, "cuda": 1 << 24}  # latents times codes that are solved together
+_BLOCK = 20  # iterations of ADMM between two looks at the supports
+_SETTLED = 4  # a support that changed in so many codes at most is solved on
 _BLOCKS = 20  # then ADMM is given up
 _PATIENCE = 10  # so many blocks, and a support is solved on whether it has settled or not
 _EXCHANGES = 5
