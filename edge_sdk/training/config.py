@@ -90,7 +90,7 @@ def compose(folder: Path, overrides: Sequence[str], file: Path | None = None) ->
             f"training needs Hydra, which cannot be imported ({error}): pip install 'edge-sdk[train]'."
         ) from error
     with initialize_config_dir(str(folder.resolve()), version_base="1.3"):
-        defaults = _flat(OmegaConf.to_container(composed("config"), resolve=False))
+        defaults = _flat(OmegaConf.to_container(composed("config"), resolve=False))  # type: ignore[arg-type]
         _check_keys(overrides, folder, list(defaults))
         if file is not None:
             overrides = [*_of_file(file, folder, defaults, overrides), *overrides]

@@ -99,10 +99,12 @@ class Svq(Model):
             )
         self.eval_images = integer(self.name, "eval_images", values["eval_images"], 1, 10_000_000)
         self.calibration_images = integer(self.name, "calibration_images", values["calibration_images"], 1, 10_000_000)
+        if self.checkpoint is not None and "prior" in settings:
+            raise ModelError(f"model '{self.name}': leave prior out: the checkpoint has one or has none.")
         self._given = {"image_size" if key == "input_size" else key for key in settings} & set(self.sizes)
 
     def fingerprint(self) -> Mapping[str, str]:
-        """The settings that shape the network, and hashes of the checkpoint and this code."""
+        """The settings that shape the network, and hashes of the checkpoint, the images and this code."""
         from edge_sdk._files import sha256_file
         from edge_sdk.models._fingerprint import source_hash
 
@@ -111,7 +113,8 @@ class Svq(Model):
             **{key: str(value) for key, value in self.sizes.items()},
             "prior": str(self.has_prior),
             "weights": sha256_file(self.checkpoint) if self.checkpoint else f"random, seed {self.seed}",
-            "data": f"{self.data} {self.root} {self.calibration_images}",
+            "data": " ".join(map(str, self._data.values())),
+            "images": f"{self.calibration_images} {self.eval_images} {self._files_identity()}",
             "source": f"{source_hash(here)} {source_hash(here / 'data')}",
         }
 
@@ -274,6 +277,14 @@ class Svq(Model):
         """Images to calibrate with, and images to judge with."""
         from edge_sdk.models.svq.data import get_data_sets
 
+        size = self.network.image_size
+        return get_data_sets(
+            num_samples=self.calibration_images, val_samples=self.eval_images, image_size=size, **self._data
+        )
+
+    @cached_property
+    def _data(self) -> dict[str, Any]:
+        """Which images, as `get_data_sets` takes it: those of training unless others are named."""
         chosen: dict[str, Any] = {"dataset_name": "shapes", "max_shapes": 4, "seed": self.seed, "root": ""}
         trained = self._saved.get("data") if self.checkpoint else None
         if isinstance(trained, Mapping):
@@ -282,10 +293,23 @@ class Svq(Model):
             chosen |= {"dataset_name": self.data, "root": self.root}
         elif self.root:
             chosen["root"] = self.root
-        size = self.network.image_size
-        return get_data_sets(
-            num_samples=self.calibration_images, val_samples=self.eval_images, image_size=size, **chosen
-        )
+        return chosen
+
+    def _files_identity(self) -> str:
+        """A hash over the files that images are read from, empty where they are drawn."""
+        import hashlib
+
+        from edge_sdk.models import _photos
+
+        if self._data["dataset_name"] == "scenes":
+            return _photos.digest([*_photos.installed("calibration"), *_photos.installed("evaluation")])
+        if self._data["dataset_name"] != "folder":
+            return ""
+        total = hashlib.sha256()
+        for path in sorted(Path(self._data["root"]).expanduser().rglob("*")):
+            facts = path.stat()
+            total.update(f"{path}\0{facts.st_size}\0{facts.st_mtime_ns}\n".encode())
+        return total.hexdigest()
 
     @cached_property
     def _evaluation(self) -> list[Sample]:

@@ -206,3 +206,22 @@ def test_photos_are_cut_to_the_networks_size(model, tmp_path: Path):
     assert sample["features"]["image"].shape == (1, 3, 16, 16) and sample["features"]["image"][0, 0].min() == 1
     with pytest.raises(ModelError, match="there is no photo at"):
         model.preprocess(tmp_path / "nothing.png")
+
+
+def test_a_folders_images_decide_the_fingerprint(tmp_path: Path):
+    from PIL import Image
+
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+        Image.new("L", (32, 32)).save(tmp_path / folder / "1.png")
+    model = {"data": "folder", "root": str(tmp_path)}
+    before = svq(**model).fingerprint()
+    assert svq(**model).fingerprint() == before
+    Image.new("L", (32, 32), 9).save(tmp_path / "images" / "2.png")
+    assert svq(**model).fingerprint() != before
+    assert svq(eval_images="3").fingerprint() != svq(eval_images="4").fingerprint()
+
+
+def test_a_prior_is_not_asked_for_beside_a_checkpoint(checkpoint: Path):
+    with pytest.raises(ModelError, match="leave prior out"):
+        svq(checkpoint=str(checkpoint), prior="false")
