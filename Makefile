@@ -7,7 +7,7 @@ PIP ?= $(VENV)/bin/python -m pip
 DEMO_PHOTOS := .demo/photos
 DEMO_OUT := .demo/out
 
-.PHONY: help demo bench test check clean
+.PHONY: help demo bench test test-devices test-others check clean
 .DELETE_ON_ERROR:
 
 help:
@@ -51,14 +51,23 @@ demo: $(VENV)/.installed-demo
 bench: $(VENV)/.installed-bench
 	$(VENV)/bin/python -m benchmarks
 
-# Tests that measure or share a port. Two processes of one thread each run the others in two thirds of the time.
-ALONE := benchmarks devices emulated profiling runtimes testing
+# Tests that measure run alone. Those of devices wait for links most of the time, and share the adb server: one process
+# runs them, beside two of one thread each that run all others.
+DEVICES := tests/devices tests/emulated tests/testing
+MEASURING := tests/benchmarks tests/profiling tests/runtimes
 
-# pytest comes last, so that its summary, with each test that was not run and why, ends the output.
+# What measures comes last, so that its summary, with each test that was not run and why, ends the output.
 test: $(VENV)/.installed-dev
 	$(VENV)/bin/python tests/debian_packages.py
-	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile $(ALONE:%=--ignore=tests/%)
-	$(VENV)/bin/python -m pytest $(ALONE:%=tests/%)
+	$(MAKE) --jobs 2 --output-sync=target test-devices test-others
+	$(VENV)/bin/python -m pytest $(MEASURING)
+
+test-devices:
+	$(VENV)/bin/python -m pytest $(DEVICES)
+
+test-others:
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile \
+		$(addprefix --ignore=,$(DEVICES) $(MEASURING))
 
 check: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .

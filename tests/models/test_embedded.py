@@ -12,7 +12,7 @@ import pytest
 
 from edge_sdk._files import sha256_file
 from edge_sdk.errors import MissingDependencyError, ModelError
-from edge_sdk.models import _images, _photos
+from edge_sdk.models import _fashion, _images, _photos
 from edge_sdk.models.photo_tagging import embedded
 from edge_sdk.models.photo_tagging.coco import read_index
 
@@ -39,7 +39,7 @@ def test_it_is_in_cocos_layout_with_one_to_three_items(made):
     root = made()
     for split, count in embedded.SCENES.items():
         index = read_index(root, split)
-        assert index.categories == embedded.CATEGORIES
+        assert index.categories == _fashion.CATEGORIES
         assert len(index.files) == count
         assert set(index.labels.sum(1)) <= {1, 2, 3} and index.labels.any(0).all()
         document = json.loads((root / "annotations" / f"instances_{split}2017.json").read_text())
@@ -87,7 +87,7 @@ def test_an_interruption_leaves_no_half_set(made, tmp_path: Path, monkeypatch: p
 
 
 def test_no_photo_serves_both_splits():
-    train, val = (set(embedded._packaged(purpose)) for purpose in ("calibration", "evaluation"))
+    train, val = (set(_fashion.background_photos(purpose)) for purpose in ("calibration", "evaluation"))
     assert train and val and not train & val
     scenes = [{photo.scene for photo in _photos.table() if photo.purpose == p} for p in ("calibration", "evaluation")]
     assert not scenes[0] & scenes[1]

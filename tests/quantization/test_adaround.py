@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
 from _models import IMAGE, example, nn, seeded, tiny, torch
@@ -155,14 +153,3 @@ def test_weights_and_inputs_of_zero_change_nothing():
     weight = model.parts()[0].module.weight.detach()
     assert not stored[0].any()
     assert torch.equal(stored[1:], torch.round(weight / scales.float()[:, None])[1:].to(torch.int8))
-
-
-@pytest.mark.slow
-def test_resnet_18_at_64_pixels_takes_well_under_two_minutes():
-    from edge_sdk.models.photo_tagging.plugin import PhotoTagging
-
-    model = PhotoTagging(input_size="64")
-    inputs = (model.samples("calibration") * 2)[:64]
-    began = time.perf_counter()
-    quantized(model, inputs, adaround=200)
-    assert time.perf_counter() - began < 120

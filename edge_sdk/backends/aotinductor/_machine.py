@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 COMPILE_OPTIONS = ("max_autotune",)
 """Options of a target's rule that are for the compiler; the others are the runner's."""
 
+_CHOOSE_THE_GPU = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER")
 _BOOLEANS = {"cuda": ("tf32", "cuda_graphs", "max_autotune"), "cpu": ("max_autotune",)}
 
 
@@ -44,6 +45,7 @@ def facts(delegate: str) -> dict[str, str]:
         "compute_capability": driver.gpus[0].capability,
         "driver": driver.version,
         "driver_cuda": "{}.{}".format(*driver.cuda),
+        **{name: os.environ[name] for name in _CHOOSE_THE_GPU if name in os.environ},
     }
 
 

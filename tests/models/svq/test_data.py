@@ -14,7 +14,7 @@ pytest.importorskip("PIL")
 from PIL import Image  # noqa: E402
 
 from edge_sdk.errors import MissingDependencyError, ModelError  # noqa: E402
-from edge_sdk.models.photo_tagging import embedded  # noqa: E402
+from edge_sdk.models import _fashion  # noqa: E402
 from edge_sdk.models.svq.data import (  # noqa: E402
     LabelledImages,
     MaskedFolder,
@@ -37,8 +37,8 @@ DRAWN = [
 def read_once():
     """Fashion-MNIST and the photos are read once for all tests."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("_read", "_background"):
-            patch.setattr(embedded, name, functools.cache(getattr(embedded, name)))
+        for name in ("items", "background"):
+            patch.setattr(_fashion, name, functools.cache(getattr(_fashion, name)))
         yield
 
 
@@ -137,7 +137,7 @@ def test_scenes_to_train_on_and_to_judge_with_share_no_item_and_no_photo():
 
 
 def test_scenes_say_how_to_get_fashion_mnist(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    monkeypatch.setenv(embedded.VARIABLE, str(tmp_path))
+    monkeypatch.setenv(_fashion.VARIABLE, str(tmp_path))
     with pytest.raises(MissingDependencyError, match="apt-get install dataset-fashion-mnist"):
         ScenesDataset(2)
 

@@ -13,11 +13,11 @@ from PIL.Image import Image, Resampling
 from PIL.Image import fromarray as from_array
 
 from edge_sdk.errors import ModelError, unknown_name
-from edge_sdk.models.photo_tagging import embedded
+from edge_sdk.models import _fashion
 from edge_sdk.models.svq.data import _draw
 from edge_sdk.models.svq.data._labelled import Attribute, LabelledImages
 
-CATEGORIES = embedded.CATEGORIES
+CATEGORIES = _fashion.CATEGORIES
 MOST_ITEMS = 6
 
 _TABLE = (
@@ -33,7 +33,7 @@ _LEAST_SEEN = 0.5
 _SATURATION = 0.5
 _OWN_NUMBERS = 4 + 2 * _draw.PLACES
 _PIECE = (0.4, 1.0)  # the side of the texture cut from a photo, as a share of the photo's short side
-_PURPOSES: dict[str, embedded.Purpose] = {"train": "calibration", "val": "evaluation"}
+_PURPOSES: dict[str, _fashion.Purpose] = {"train": "calibration", "val": "evaluation"}
 
 
 class ScenesDataset(LabelledImages):
@@ -68,8 +68,8 @@ class ScenesDataset(LabelledImages):
         _draw.check_scene(num_samples, image_size, max_shapes, MOST_ITEMS, seed)
         if split not in _PURPOSES:
             raise ModelError(unknown_name("split", split, _PURPOSES))
-        items = embedded._read(embedded._source(), embedded._FILES[split])
-        photos = [embedded._background(path) for path in embedded._packaged(_PURPOSES[split])]
+        items = _fashion.items(split)
+        photos = [_fashion.background(path) for path in _fashion.background_photos(_PURPOSES[split])]
 
         def compose(uniform: np.ndarray) -> _draw.Layers:
             present = _draw.counts(uniform[:, 0], max_shapes)
