@@ -138,6 +138,7 @@ def test_scenes_to_train_on_and_to_judge_with_share_no_item_and_no_photo():
 
 def test_scenes_say_how_to_get_fashion_mnist(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setenv(_fashion.VARIABLE, str(tmp_path))
+    monkeypatch.setattr(_fashion, "items", _fashion.items.__wrapped__)
     with pytest.raises(MissingDependencyError, match="apt-get install dataset-fashion-mnist"):
         ScenesDataset(2)
 
