@@ -24,6 +24,8 @@ from edge_sdk.testing import KINDS
 
 FAULTS = int(os.environ.get("EDGE_SDK_FAULTS", "6"))
 """In a row on each of five devices of a kind; each takes a second or two."""
+HANGS_S = 300.0
+"""What takes longer hangs: far more than all patience together, on a machine that runs other tests beside."""
 RUNNER = r"cat > request\.json"
 """In the script that starts the runner, on a board and on a phone."""
 
@@ -212,7 +214,7 @@ def row_of_faults(far: Remote, bundle: Bundle, seed: int) -> list[str]:
             timer.join()
             far.stand_in.clear_faults()
             far.link.cut_after(1 << 40)
-        assert monotonic() - begin < 90, (number, shape)
+        assert monotonic() - begin < HANGS_S, (number, shape)
     sleep(0.1)
     goes_well(far, bundle)
     assert far.left_behind() == []
