@@ -234,7 +234,7 @@ def _draw(path: Path, tasks: dict[str, ScqTask], best: dict[str, Any]) -> None:
     """The same patches to judge with, reconstructed by each method."""
     import torch
 
-    from edge_sdk.models.scq._data import spread
+    from edge_sdk.models._images import spread
     from edge_sdk.models.scq._loader import collate, floats
     from edge_sdk.models.scq._pictures import draw_reconstructions
 

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL.Image import Image
 
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm")
+"""How the names of photos end, in small letters."""
+
 # A square for each view of a calibration photo: its side as a share of the short side, where it
 # lies (0 left or top, 1 right or bottom) and whether it is mirrored. Whole, corners, close-ups.
 _VIEWS = (
@@ -52,6 +55,12 @@ def read_photo(path: Path) -> Image:
         raise ModelError(f"there is no photo at {path}.") from error
     except (OSError, SyntaxError) as error:  # Pillow raises SyntaxError for a broken PNG
         raise ModelError(f"{path} cannot be read: {error}.") from error
+
+
+def spread(total: int, wanted: int) -> list[int]:
+    """So many numbers below ``total``, evenly spread, or all of them."""
+    count = min(total, wanted)
+    return [place * total // count for place in range(count)]
 
 
 def center_square(photo: Image, share: float, size: int) -> Image:

@@ -11,6 +11,9 @@ from pydantic import BaseModel, Field, ValidationError
 from edge_sdk.errors import MissingDependencyError, ModelError, first_line, unknown_name
 from edge_sdk.schema._base import Frozen
 
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
 
 class Settings(Frozen):
     """A group of settings; unknown keys are refused."""
@@ -23,18 +26,18 @@ class Optimizer(Settings):
     """
 
     name: Literal["sgd", "adamw"]
-    lr: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    lr: Positive
     momentum: Annotated[float, Field(ge=0, lt=1)]
     nesterov: bool
-    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)]
-    warmup_epochs: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    weight_decay: NotNegative
+    warmup_epochs: NotNegative
 
 
 class EarlyStop(Settings):
     """When a run ends before its last epoch."""
 
     patience: Annotated[int, Field(ge=0)]
-    min_delta: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    min_delta: NotNegative
 
 
 class TrainerSettings(Settings):

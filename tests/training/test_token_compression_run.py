@@ -179,7 +179,7 @@ def test_encoding_that_was_broken_off_goes_on_where_it_was(task, photos: Path, c
     assert calls[:4] == [5, 5, 2, 2]  # the third piece again, and no other
     encoder = load_encoder(str(clip))
     first = sorted((photos / "train" / "n01440764").iterdir())[0]
-    images = torch.from_numpy(_features.pixels(encoder, View(first, 0, 1.0, 0.5, 0.5, False)))
+    images = torch.from_numpy(_features.pixels(encoder, View.middle(first)))
     torch.testing.assert_close(torch.from_numpy(found[0]).float(), encoder(images)[0], rtol=1e-2, atol=1e-2)
 
 
@@ -220,8 +220,7 @@ def test_a_subset_takes_photos_of_all_classes(task):
     ],
 )
 def test_settings_that_do_not_fit_are_refused_before_anything_is_encoded(task, monkeypatch, settings, message):
-    if "batch_size" not in settings[0]:
-        monkeypatch.setattr(_features, "_encoded", lambda *_: pytest.fail("encoded"))
+    monkeypatch.setattr(_features, "_encoded", lambda *_: pytest.fail("encoded"))
     with pytest.raises(EdgeSdkError, match=message):
         task(*settings)
 

@@ -6,10 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from edge_sdk.training.config import EarlyStop, Optimizer, RunConfig, Settings, TrainerSettings
+from edge_sdk.training.config import EarlyStop, NotNegative, Optimizer, Positive, RunConfig, Settings, TrainerSettings
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 

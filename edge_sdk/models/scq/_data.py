@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 Split = Literal["train", "val"]
 
 EMBEDDED = "embedded"
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm")
 CACHE_MIB = 1024
 """How much memory the photos of a split may take, unless told otherwise."""
 _NO_LIMIT_MIB = 1 << 40
@@ -102,13 +101,7 @@ def patches(root: str, task: str, split: Split, size: int, count: int, seed: int
         EdgeSdkError: As `files` and `read`.
     """
     paths = files(root, task, split)
-    return read([paths[place] for place in spread(len(paths), count)], size, _NO_LIMIT_MIB).fixed(count, seed)
-
-
-def spread(total: int, wanted: int) -> list[int]:
-    """So many numbers below ``total``, evenly spread, or all of them."""
-    count = min(total, wanted)
-    return [place * total // count for place in range(count)]
+    return read([paths[place] for place in _images.spread(len(paths), count)], size, _NO_LIMIT_MIB).fixed(count, seed)
 
 
 @dataclass(frozen=True)
@@ -234,8 +227,10 @@ def _found(folder: Path) -> list[Path]:
     """The photos in a folder and in those below it, by path."""
     within: Iterable[Path] = folder.rglob("*") if folder.is_dir() else ()
     inside = [path for path in within if path.is_file()]
-    photos = sorted(path for path in inside if path.suffix.lower() in SUFFIXES)
+    photos = sorted(path for path in inside if path.suffix.lower() in _images.SUFFIXES)
     if not photos:
         held = f"it holds {len(inside)} other files" if inside else "it is empty or not there"
-        raise ModelError(f"there is no photo in {folder}: {held}; expected files that end with {', '.join(SUFFIXES)}.")
+        raise ModelError(
+            f"there is no photo in {folder}: {held}; expected files that end with {', '.join(_images.SUFFIXES)}."
+        )
     return photos

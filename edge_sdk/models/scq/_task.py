@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from edge_sdk._files import write_atomic
+from edge_sdk.models import _images
 from edge_sdk.models.scq import _data
 from edge_sdk.models.scq._config import Config
 from edge_sdk.models.scq._loader import Batch, FixedPatches, TrainPatches, floats, loader
@@ -62,7 +63,7 @@ class ScqTask(Task):
         self.parts: dict[str, Tensor] = {}
         self._totals = self._none()
         self._shown: dict[int, tuple[Tensor, Tensor]] = {}
-        self._to_show = set(_data.spread(chosen.val_patches, _SHOWN))
+        self._to_show = set(_images.spread(chosen.val_patches, _SHOWN))
 
     def loss(self, batch: Batch, draw: torch.Generator) -> Tensor:
         """The loss of a batch of patches."""
@@ -226,5 +227,7 @@ def _read(config: Config, split: _data.Split) -> _data.Photos:
     chosen = config.data
     paths = _data.files(chosen.root, config.task, split)
     return _data.read(
-        [paths[place] for place in _data.spread(len(paths), chosen.photos or len(paths))], chosen.size, chosen.cache_mib
+        [paths[place] for place in _images.spread(len(paths), chosen.photos or len(paths))],
+        chosen.size,
+        chosen.cache_mib,
     )

@@ -7,10 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from edge_sdk.training.config import EarlyStop, Optimizer, RunConfig, Settings, TrainerSettings
+from edge_sdk.training.config import EarlyStop, NotNegative, Optimizer, Positive, RunConfig, Settings, TrainerSettings
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Layers = Annotated[int, Field(ge=1, le=16)]
 Width = Annotated[int, Field(ge=1, le=8192)]
 

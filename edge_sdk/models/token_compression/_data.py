@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 Split = Literal["train", "val"]
 
 EMBEDDED = "embedded"
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm")
 
 _VAL_SHARE = 5  # of the packaged scenes every fifth is to judge with
 _LEAST_SHARE = 0.4  # of a photo's short side, for a square that is not the only one
@@ -45,6 +44,11 @@ class View:
     across: float
     down: float
     mirrored: bool
+
+    @staticmethod
+    def middle(path: Path, label: int = 0) -> View:
+        """The largest square in the middle."""
+        return View(path, label, 1.0, 0.5, 0.5, False)
 
     def read(self, size: int) -> Image:
         """The square, scaled to ``size`` pixels of a side.
@@ -74,10 +78,10 @@ def views(root: str, split: Split, count: int, seed: int, subset: int = 0) -> li
     """
     photos = _embedded(split) if root == EMBEDDED else _in_folder(Path(root).expanduser(), split)
     if subset:
-        wanted = min(len(photos), subset if split == "train" else max(2, subset // _VAL_OF_SUBSET))
-        photos = [photos[place * len(photos) // wanted] for place in range(wanted)]
+        wanted = subset if split == "train" else max(2, subset // _VAL_OF_SUBSET)
+        photos = [photos[place] for place in _images.spread(len(photos), wanted)]
     if count == 1:
-        return [View(path, label, 1.0, 0.5, 0.5, False) for path, label in photos]
+        return [View.middle(path, label) for path, label in photos]
     seed = seed if split == "train" else 0
     numbered = ((photo, path, label, number) for photo, (path, label) in enumerate(photos) for number in range(count))
     return [_square(path, label, derived(seed, photo, number)) for photo, path, label, number in numbered]
@@ -127,11 +131,11 @@ def _in_folder(root: Path, split: Split) -> list[tuple[Path, int]]:
         (path, label)
         for label, one in enumerate(classes)
         for path in sorted(one.rglob("*"))
-        if path.suffix.lower() in SUFFIXES
+        if path.suffix.lower() in _images.SUFFIXES
     ]
     if not found:
         raise ModelError(
             f"{folder} holds no photos: expected a folder for each class in it, with files that end with "
-            f"{', '.join(SUFFIXES)}."
+            f"{', '.join(_images.SUFFIXES)}."
         )
     return found

@@ -23,21 +23,20 @@ from edge_sdk.models import _images
 from edge_sdk.models.token_compression._data import View, identity
 
 if TYPE_CHECKING:
-    from edge_sdk.models.token_compression.encoders import ClipVisionEncoder, EfficientNetEncoder
+    from edge_sdk.models.token_compression.encoders import TokenEncoder
 
 _BATCH = 16
 _EVERY_S = 15.0
 
 
-def features(
-    encoder: ClipVisionEncoder | EfficientNetEncoder, chosen: Sequence[View], say: Callable[[str], None]
-) -> np.ndarray:
+def features(encoder: TokenEncoder, weights: str, chosen: Sequence[View], say: Callable[[str], None]) -> np.ndarray:
     """The tokens of squares of photos: read from the cache, or made and kept there.
 
     What was broken off goes on where it was.
 
     Args:
         encoder: Frozen.
+        weights: Its `weights_identity`, which takes a while for a large one.
         chosen: The squares.
         say: Is told how far it is.
 
@@ -49,7 +48,7 @@ def features(
         StorageError: The disk is full or not ours.
     """
     shape = (len(chosen), encoder.grid**2, encoder.dim)
-    told = [weights_identity(encoder), encoder.image_size, getattr(encoder, "layer", None), identity(chosen), shape]
+    told = [weights, encoder.image_size, getattr(encoder, "layer", None), identity(chosen), shape]
     key = hashlib.sha256(json.dumps(told).encode()).hexdigest()
     path = cache_dir() / "features" / f"{key}.npy"
     if not path.is_file():
@@ -66,7 +65,7 @@ def weights_identity(encoder: nn.Module) -> str:
     return total.hexdigest()
 
 
-def pixels(encoder: ClipVisionEncoder | EfficientNetEncoder, view: View) -> np.ndarray:
+def pixels(encoder: TokenEncoder, view: View) -> np.ndarray:
     """A square as the encoder takes it: float32 ``[1, 3, s, s]``."""
     mean, std = (tuple(255 * one for one in values) for values in (encoder.mean, encoder.std))
     return _images.normalised(view.read(encoder.image_size), mean, std)
@@ -75,7 +74,7 @@ def pixels(encoder: ClipVisionEncoder | EfficientNetEncoder, view: View) -> np.n
 def _make(
     path: Path,
     shape: tuple[int, int, int],
-    encoder: ClipVisionEncoder | EfficientNetEncoder,
+    encoder: TokenEncoder,
     chosen: Sequence[View],
     say: Callable[[str], None],
 ) -> None:
@@ -103,7 +102,7 @@ def _make(
 
 
 @torch.no_grad()
-def _encoded(encoder: ClipVisionEncoder | EfficientNetEncoder, images: np.ndarray) -> np.ndarray:
+def _encoded(encoder: TokenEncoder, images: np.ndarray) -> np.ndarray:
     device = next(encoder.parameters()).device
     tokens = encoder(torch.from_numpy(images).to(device)).float().cpu()
     largest = torch.finfo(torch.float16).max

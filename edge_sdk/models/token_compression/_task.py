@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from edge_sdk._files import write_atomic
 from edge_sdk.errors import ModelError
+from edge_sdk.models import _images
 from edge_sdk.models.token_compression import losses, metrics
 from edge_sdk.models.token_compression._config import Config
 from edge_sdk.models.token_compression._data import Split, views
@@ -59,6 +60,11 @@ class TokenCompressionTask(Task):
         data, chosen = config.data, config.model
         subset = data.subset_size if data.use_subset else 0
         squares = {split: views(data.root, split, data.views, config.seed, subset) for split in ("train", "val")}
+        if len(squares["train"]) < config.training.batch_size:
+            raise ModelError(
+                f"there are {len(squares['train'])} squares to train on, fewer than a batch: give "
+                f"training.batch_size={len(squares['train'])} or less."
+            )
         say(f"loading the encoder {chosen.clip.model_name}")
         encoder = load_encoder(chosen.clip.model_name, layer=chosen.clip.layer)
         self.grid, self.output_grid = encoder.grid, chosen.compressor.output_grid_size
@@ -66,15 +72,11 @@ class TokenCompressionTask(Task):
         self.network = nn.ModuleDict(_networks(config, encoder.dim, encoder.grid)).train()
         if config.trainer.channels_last:
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        weights = weights_identity(encoder)
         self.tokens: dict[Split, np.ndarray] = {}
         for split, some in squares.items():
             say(f"encoding {len(some)} squares of photos ({split})")
-            self.tokens[split] = features(encoder, some, say)  # type: ignore[index]
-        if len(squares["train"]) < config.training.batch_size:
-            raise ModelError(
-                f"there are {len(squares['train'])} squares to train on, fewer than a batch: give "
-                f"training.batch_size={len(squares['train'])} or less."
-            )
+            self.tokens[split] = features(encoder, weights, some, say)  # type: ignore[index]
         self.labels = torch.tensor([view.label for view in squares["val"]])
         self.about_encoder = {
             "name": encoder.name,
@@ -83,7 +85,7 @@ class TokenCompressionTask(Task):
             "image_size": encoder.image_size,
             "grid": encoder.grid,
             "dim": encoder.dim,
-            "weights": weights_identity(encoder),
+            "weights": weights,
         }
         self.scale = float(np.sqrt(np.mean(np.square(_spread(self.tokens["train"], _SCALED_BY), dtype=np.float64))))
         self._critic_optimizer: torch.optim.Adam | None = None
@@ -226,7 +228,7 @@ class TokenCompressionTask(Task):
             return self.network["critic"](compressed.float())
 
     def _judged(self, found: Tensor, tokens: Tensor) -> dict[str, float]:
-        places = torch.from_numpy(_places(len(tokens), _JUDGED))
+        places = torch.tensor(_images.spread(len(tokens), _JUDGED))
         some, wanted = found[places], tokens[places]
         return {
             "cosine": float(metrics.cosine(found, tokens).mean()),
@@ -267,11 +269,5 @@ def _unscaled(network: nn.Module, scale: float) -> dict[str, Tensor]:
     return state
 
 
-def _places(total: int, wanted: int) -> np.ndarray:
-    """So many numbers below ``total``, evenly spread, or all of them."""
-    count = min(total, wanted)
-    return np.arange(count) * total // count
-
-
 def _spread(tokens: np.ndarray, wanted: int) -> np.ndarray:
-    return tokens[_places(len(tokens), wanted)].astype(np.float32)
+    return tokens[_images.spread(len(tokens), wanted)].astype(np.float32)

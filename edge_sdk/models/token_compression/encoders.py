@@ -6,7 +6,7 @@ Shapes: b batch, s image size, n tokens, d width of a token, g tokens of a side 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -26,30 +26,6 @@ _EFFICIENTNET_SIZE = 384
 _EFFICIENTNET_STRIDE = 16
 _EFFICIENTNET_BLOCKS = 11  # those with a stride of 16 or less: 24 x 24 places at 384 pixels
 _SHOWN_KEYS = 3
-
-
-class TokenEncoder(Protocol):
-    """A module that turns images ``[b, 3, s, s]``, normalised, into tokens ``[b, n, d]``, row by row.
-
-    Attributes:
-        name: Which network and whose weights.
-        image_size: Pixels of a side.
-        grid: Tokens of a side.
-        dim: Width of a token.
-        mean: Of each channel, for pixels from 0 to 1.
-        std: Of each channel.
-    """
-
-    name: str
-    image_size: int
-    grid: int
-    dim: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """The tokens."""
-        ...
 
 
 class ClipVisionEncoder(nn.Module):
@@ -192,7 +168,15 @@ class EfficientNetEncoder(nn.Module):
         return self.blocks(self.stem(images)).flatten(2).transpose(1, 2)
 
 
-def load_encoder(name: str = CLIP, freeze: bool = True, layer: int = -1) -> ClipVisionEncoder | EfficientNetEncoder:
+TokenEncoder = ClipVisionEncoder | EfficientNetEncoder
+"""Turns images ``[b, 3, s, s]``, normalised, into tokens ``[b, n, d]``, row by row.
+
+Each has a ``name``, ``image_size``, ``grid`` and ``dim``; and ``mean`` and ``std`` of each channel, for pixels from 0
+to 1.
+"""
+
+
+def load_encoder(name: str = CLIP, freeze: bool = True, layer: int = -1) -> TokenEncoder:
     """An encoder by name.
 
     Args:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_sdk.errors import ModelError
+from edge_sdk.models import _images
 from edge_sdk.models._settings import choice, integer
 from edge_sdk.models.base import Fact, Model, Part, Purpose, Sample, only_setting
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from edge_sdk.models.token_compression.compressor import TokenCompressor
-    from edge_sdk.models.token_compression.encoders import ClipVisionEncoder, EfficientNetEncoder
+    from edge_sdk.models.token_compression.encoders import TokenEncoder
 
 _log = logging.getLogger(__name__)
 
@@ -171,10 +172,10 @@ class TokenCompression(Model):
         from edge_sdk.models.token_compression._data import View
         from edge_sdk.models.token_compression._features import pixels
 
-        return self._sample(pixels(self.encoder, View(path, 0, 1.0, 0.5, 0.5, False)))
+        return self._sample(pixels(self.encoder, View.middle(path)))
 
     @cached_property
-    def encoder(self) -> ClipVisionEncoder | EfficientNetEncoder:
+    def encoder(self) -> TokenEncoder:
         """The encoder, in evaluation mode.
 
         Raises:
@@ -252,8 +253,7 @@ class TokenCompression(Model):
 
         split = "train" if purpose == "calibration" else "val"
         chosen = views(EMBEDDED if embedded else self.data, split, _VIEWS, seed=0)
-        count = min(len(chosen), self.counts[purpose])
-        return [chosen[place * len(chosen) // count] for place in range(count)]
+        return [chosen[place] for place in _images.spread(len(chosen), self.counts[purpose])]
 
     def _sample(self, image: Any) -> Sample:
         import torch
