@@ -3,8 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 from edge_sdk.errors import ModelError, unknown_name
+
+
+def checkpoint(model: str, text: str) -> Path | None:
+    """The path of a checkpoint that is there, None where none is named.
+
+    Raises:
+        ModelError: There is no such file.
+    """
+    path = Path(text).expanduser() if text else None
+    if path is not None and not path.is_file():
+        raise ModelError(f"model '{model}': there is no checkpoint at {path}.")
+    return path
 
 
 def choice(model: str, key: str, text: str, known: Iterable[str]) -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from edge_sdk.errors import ModelError
 from edge_sdk.models import _images, _photos
-from edge_sdk.models._settings import choice, fraction, integer
+from edge_sdk.models._settings import checkpoint, choice, fraction, integer
 from edge_sdk.models.base import Model, Part, Purpose, Sample, only_setting
 
 if TYPE_CHECKING:
@@ -73,9 +73,7 @@ class PhotoTagging(Model):
         self.input_size = integer(self.name, "input_size", values["input_size"], 32, 2048)
         self.seed = integer(self.name, "seed", values["seed"], 0, 2**63 - 1)
         self.threshold = fraction(self.name, "threshold", values["threshold"])
-        self.checkpoint = Path(values["checkpoint"]).expanduser() if values["checkpoint"] else None
-        if self.checkpoint is not None and not self.checkpoint.is_file():
-            raise ModelError(f"model '{self.name}': there is no checkpoint at {self.checkpoint}.")
+        self.checkpoint = checkpoint(self.name, values["checkpoint"])
         self.data = _data(self.name, values, settings)
         self.labels: Sequence[str] = _labels(self.num_classes)
         if self.data is not None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge_sdk.errors import ModelError
 from edge_sdk.models import _images
-from edge_sdk.models._settings import choice, integer
+from edge_sdk.models._settings import checkpoint, choice, integer
 from edge_sdk.models.base import Fact, Model, Part, Purpose, Sample, only_setting
 
 if TYPE_CHECKING:
@@ -88,9 +88,7 @@ class Scq(Model):
         if values["task"]:
             choice(self.name, "task", values["task"], _TASKS)
         self._photos = {key: values[key] for key in ("data", "task")}
-        self.checkpoint = Path(values["checkpoint"]).expanduser() if values["checkpoint"] else None
-        if self.checkpoint is not None and not self.checkpoint.is_file():
-            raise ModelError(f"model '{self.name}': there is no checkpoint at {self.checkpoint}.")
+        self.checkpoint = checkpoint(self.name, values["checkpoint"])
 
     @property
     def data(self) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_sdk.errors import ModelError
-from edge_sdk.models._settings import choice, integer
+from edge_sdk.models._settings import checkpoint, choice, integer
 from edge_sdk.models.base import Fact, Model, Part, Purpose, Sample, only_setting
 
 if TYPE_CHECKING:
@@ -80,9 +80,7 @@ class Svq(Model):
     def __init__(self, /, **settings: str) -> None:
         only_setting(self.name, settings, tuple(self.settings))
         values = {**self.settings, **settings}
-        self.checkpoint = Path(values["checkpoint"]).expanduser() if values["checkpoint"] else None
-        if self.checkpoint is not None and not self.checkpoint.is_file():
-            raise ModelError(f"model '{self.name}': there is no checkpoint at {self.checkpoint}.")
+        self.checkpoint = checkpoint(self.name, values["checkpoint"])
         self.sizes: dict[str, Any] = {"image_size": integer(self.name, "input_size", values["input_size"], 16, 512)}
         for key, (smallest, largest) in _SIZES.items():
             self.sizes[key] = integer(self.name, key, values[key], smallest, largest)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge_sdk.errors import ModelError
 from edge_sdk.models import _images
-from edge_sdk.models._settings import choice, integer
+from edge_sdk.models._settings import checkpoint, choice, integer
 from edge_sdk.models.base import Fact, Model, Part, Purpose, Sample, only_setting
 
 if TYPE_CHECKING:
@@ -59,9 +59,7 @@ class TokenCompression(Model):
     def __init__(self, /, **settings: str) -> None:
         only_setting(self.name, settings, tuple(self.settings))
         values = {**self.settings, **settings}
-        self.checkpoint = Path(values["checkpoint"]).expanduser() if values["checkpoint"] else None
-        if self.checkpoint is not None and not self.checkpoint.is_file():
-            raise ModelError(f"model '{self.name}': there is no checkpoint at {self.checkpoint}.")
+        self.checkpoint = checkpoint(self.name, values["checkpoint"])
         if self.checkpoint is not None and (given := sorted({"encoder", *_SIZES} & settings.keys())):
             raise ModelError(f"model '{self.name}': leave {', '.join(given)} out: the checkpoint decides.")
         self.sizes: dict[str, Any] = {
