@@ -24,33 +24,30 @@ from torch import Tensor
 
 from edge_sdk.models.scq.solvers._problem import Problem
 
-_RELAXATION = 1.6
+_RELAXATION = 1.9
+_OWN = 1 - _RELAXATION / 2
 _FIRST_STEP = 0.3  # of a code's mean squared norm
-_FIRST_BALANCE, _BALANCE_EVERY = 5, 10
+_BALANCE_EVERY = 10  # iterations
+_NUMBERS_AT_ONCE = {"cpu": 1 << 18, "cuda": 1 << 26}  # latents times codes, as many as a processor's cache holds
 _MOST_AT_ONCE = 20.0  # a step changes by this factor at most
-_WORTHWHILE = 2.0  # and by this one at least
 _NEGLIGIBLE = 1e-10  # squared singular values below this part of the largest count as 0
 _TINY = 1e-30
 
 
 @dataclass(frozen=True)
 class Basis:
-    """The codebook as ``U S V^T``.
+    """A codebook with a mean of 0 as ``U S V^T``; then a vector of ones is orthogonal to U.
 
     Attributes:
         vectors: U and a column of ones `[k, m + 1]`.
         squares: The squares of S `[m]`.
         project: From a latent to ``U^T C z``: ``V S`` `[d, m]`.
-        sums: The sums of U's columns `[m]`.
-        rest: The squared norm of the part of a vector of ones that is outside U.
         norm: The mean squared norm of a code.
     """
 
     vectors: Tensor
     squares: Tensor
     project: Tensor
-    sums: Tensor
-    rest: float
     norm: float
 
     @staticmethod
@@ -60,28 +57,21 @@ class Basis:
         kept = squares > squares[-1] * _NEGLIGIBLE
         squares, right = squares[kept], right[:, kept]
         vectors = codebook @ right / squares.sqrt()
-        sums = vectors.sum(0)
-        rest = len(codebook) - float(sums.square().sum())
         norm = float(codebook.square().sum(1).mean())
-        project = right * squares.sqrt()
-        vectors = torch.cat([vectors, torch.ones_like(vectors[:, :1])], dim=1)
-        return Basis(vectors.to(dtype), squares.to(dtype), project.to(dtype), sums.to(dtype), max(rest, 0.0), norm)
+        vectors = torch.cat([vectors, torch.ones_like(codebook[:, :1])], dim=1)
+        return Basis(vectors.to(dtype), squares.to(dtype), (right * squares.sqrt()).to(dtype), norm)
 
 
 @dataclass(frozen=True)
 class _Terms:
     """What stays the same from iteration to iteration while the steps do.
 
-    With ``i = |t| [U, 1]`` an iteration is ``shift = tau + i . shifting`` and
-    ``t = relaxation (constant + scale i - shift shifted) [U, 1]^T + positive |t| + own t``, where shift is
-    the multiplier of the sum. ``anchor`` is added at the anchor's code.
+    An iteration is ``t = relaxation (constant + scale |t| [U, 1]) [U, 1]^T + own (positive |t| + t)``, where own is
+    ``1 - relaxation / 2``. ``anchor`` is added at the anchor's code, within own.
     """
 
-    tau: Tensor
-    shifting: Tensor
     constant: Tensor
     scale: Tensor
-    shifted: Tensor
     positive: Tensor
     anchor: Tensor
 
@@ -91,7 +81,7 @@ class Splitting:
 
     Args:
         problem: Without gradients.
-        basis: Of its codebook, in the precision of the iterations.
+        basis: Of its codebook, which has a mean of 0, in the precision of the iterations.
     """
 
     def __init__(self, problem: Problem, basis: Basis) -> None:
@@ -99,15 +89,20 @@ class Splitting:
         self._penalty = problem.penalty
         self._anchor = problem.anchor
         self._linear = problem.z.to(basis.project.dtype) @ basis.project
-        self._step = torch.full_like(self._linear[:, :1], _FIRST_STEP * basis.norm + problem.penalty)
+        self._step = self._linear.new_full((len(problem.z), 1), _FIRST_STEP * basis.norm + problem.penalty)
         zeros = self._linear.new_zeros(len(problem.z), len(basis.vectors))
         self._state = zeros + 1 / len(basis.vectors) if problem.anchor is None else problem.plus_anchor(zeros)
-        self._iterations = 0
+        self._before = self.support
 
     @property
     def support(self) -> Tensor:
         """Which codes have weights above 0 `[n, k]`."""
         return self._state > 0
+
+    @property
+    def changes(self) -> Tensor:
+        """How many codes came or went since the steps were balanced last `[n]`."""
+        return (self.support != self._before).sum(1)
 
     @property
     def weights(self) -> Tensor:
@@ -124,62 +119,63 @@ class Splitting:
             rows: Their places `[rows]`.
         """
         self._linear, self._step, self._state = self._linear[rows], self._step[rows], self._state[rows]
+        self._before = self._before[rows]
         self._anchor = None if self._anchor is None else self._anchor[rows]
 
     def run(self, iterations: int) -> None:
         """Iterates."""
-        terms = self._terms()
-        for _ in range(iterations):
-            self._iterations += 1
-            before = self._state
-            self._state = self._next(terms)
-            if self._iterations == _FIRST_BALANCE or self._iterations % _BALANCE_EVERY == 0:
-                self._balance(before)
-                terms = self._terms()
+        n, k = self._state.shape
+        at_once = max(1, _NUMBERS_AT_ONCE["cpu" if self._state.device.type == "cpu" else "cuda"] // k)
+        for begin in range(0, n, at_once):
+            self._run(slice(begin, begin + at_once), iterations)
 
-    def _terms(self) -> _Terms:
-        sums, step = self._basis.sums, self._step
+    def _run(self, rows: slice, iterations: int) -> None:
+        state, step, before = self._state[rows], self._step[rows], self._before[rows]
+        anchor = None if self._anchor is None else self._anchor[rows]
+        terms = self._terms(self._linear[rows], step, anchor)
+        for iteration in range(1, iterations + 1):
+            last, state = state, self._next(state, terms, anchor)
+            if iteration % _BALANCE_EVERY == 0 and iteration < iterations:
+                step, state = _balanced(step, last, state)
+                terms = self._terms(self._linear[rows], step, anchor)
+                before = state > 0
+        self._state[rows], self._step[rows], self._before[rows] = state, step, before
+
+    def _terms(self, linear: Tensor, step: Tensor, anchor: Tensor | None) -> _Terms:
+        k = len(self._basis.vectors)
         inside, outside = 1 / (self._basis.squares + self._penalty + step), 1 / (self._penalty + step)
         difference = inside - outside
-        ones = outside * self._basis.rest + (inside * sums.square()).sum(1, keepdim=True)
-        constant = inside * self._linear
-        total = constant @ sums[:, None] - 1
-        if self._anchor is not None:
-            own = self._penalty * difference * self._basis.vectors[self._anchor, :-1]
-            constant = constant + own
-            total = total + self._penalty * outside + own @ sums[:, None]
-        none = torch.zeros_like(step)
+        constant, total = inside * linear, torch.ones_like(step)
+        if anchor is not None:
+            constant = constant + self._penalty * difference * self._basis.vectors[anchor, :-1]
+            total = total - self._penalty * outside
         return _Terms(
-            tau=total / ones,
-            shifting=torch.cat([difference * step * sums, outside * step], dim=1) / ones,
-            constant=torch.cat([constant, none], dim=1),
-            scale=torch.cat([difference * step, none], dim=1),
-            shifted=torch.cat([difference * sums, outside], dim=1),
-            positive=_RELAXATION * outside * step - _RELAXATION / 2,
-            anchor=_RELAXATION * self._penalty * outside,
+            constant=torch.cat([constant, total / k], dim=1),
+            scale=torch.cat([difference * step, -outside * step / k], dim=1),
+            positive=(_RELAXATION * outside * step - _RELAXATION / 2) / _OWN,
+            anchor=_RELAXATION * self._penalty * outside / _OWN,
         )
 
-    def _next(self, terms: _Terms) -> Tensor:
+    def _next(self, state: Tensor, terms: _Terms, anchor: Tensor | None) -> Tensor:
         """One iteration: ``t + relaxation (x - max(t, 0))``, x the solution of the quadratic."""
-        size = self._state.abs()
+        size = state.abs()
         inner = size @ self._basis.vectors
-        shift = terms.tau + (inner * terms.shifting).sum(1, keepdim=True)
-        inner = torch.addcmul(terms.constant, inner, terms.scale).addcmul_(shift, terms.shifted, value=-1)
-        state = size.mul_(terms.positive).add_(self._state, alpha=1 - _RELAXATION / 2)
-        if self._anchor is not None:
-            state.scatter_add_(1, self._anchor[:, None], terms.anchor)
-        return state.addmm_(inner, self._basis.vectors.T, alpha=_RELAXATION)
+        torch.addcmul(terms.constant, inner, terms.scale, out=inner)
+        state = torch.addcmul(state, size, terms.positive, out=size)
+        if anchor is not None:
+            state.scatter_add_(1, anchor[:, None], terms.anchor)
+        return state.addmm_(inner, self._basis.vectors.T, beta=_OWN, alpha=_RELAXATION)
 
-    def _balance(self, before: Tensor) -> None:
-        """Moves each step to where the primal and the dual residual shrink together."""
-        weights, old = self._state.clamp(min=0), before.clamp(min=0)
-        solution = old + (self._state - before.clamp(max=0) - old) / _RELAXATION
-        primal = _norm(solution - weights) / torch.maximum(_norm(solution), _norm(weights)).clamp(min=_TINY)
-        dual = _norm(weights - old) / _norm(self._state.clamp(max=0)).clamp(min=_TINY)
-        factor = (primal / dual.clamp(min=_TINY)).sqrt().clamp(1 / _MOST_AT_ONCE, _MOST_AT_ONCE)
-        factor = torch.where((factor > _WORTHWHILE) | (factor < 1 / _WORTHWHILE), factor, torch.ones_like(factor))
-        self._step = self._step * factor
-        self._state = torch.where(self._state > 0, self._state, self._state / factor)
+
+def _balanced(step: Tensor, before: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    """Steps with which the primal and the dual residual shrink together, and the state for them."""
+    weights, old = state.clamp(min=0), before.clamp(min=0)
+    multipliers = state - weights
+    solution = old + (state - before) / _RELAXATION
+    primal = _norm(solution - weights) / torch.maximum(_norm(solution), _norm(weights)).clamp(min=_TINY)
+    dual = _norm(weights - old) / _norm(multipliers).clamp(min=_TINY)
+    factor = (primal / dual.clamp(min=_TINY)).sqrt().clamp(1 / _MOST_AT_ONCE, _MOST_AT_ONCE)
+    return step * factor, torch.addcdiv(weights, multipliers, factor)
 
 
 def _norm(rows: Tensor) -> Tensor:

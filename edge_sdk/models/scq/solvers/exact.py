@@ -1,8 +1,7 @@
 """The exact solver: a guess of the active codes by ADMM, then their weights by linear algebra.
 
-Latents whose guess has settled are solved on it, and those whose signs then fit are done; the few wrong
-signs are exchanged and solved again (block principal pivoting), and what is still wrong goes on with
-ADMM. What ADMM does not settle goes down to the optimum by an active-set method, which always ends.
+Latents whose guess has settled are solved on it, and those whose signs then fit are done; wrong signs are exchanged and
+solved again (block principal pivoting) as long as they get fewer, and what is still wrong goes on with ADMM. What ADMM does not settle goes down to the optimum by an active-set method, which always ends.
 The gradient is that of the linear system on the active codes.
 
 Source: Júdice and Pires, "A block principal pivoting algorithm for large-scale strictly monotone linear
@@ -22,14 +21,13 @@ from torch.autograd.function import once_differentiable
 from edge_sdk.models.scq.solvers._descent import descend
 from edge_sdk.models.scq.solvers._problem import Found, Problem, least_penalty
 from edge_sdk.models.scq.solvers._splitting import Basis, Splitting
-from edge_sdk.models.scq.solvers._support import groups, stationary
+from edge_sdk.models.scq.solvers._support import Systems
 
 _CHUNK_NUMBERS = {"cpu": 1 << 20, "cuda": 1 << 24}  # latents times codes that are solved together
-_BLOCK = 20  # iterations of ADMM between two looks at the supports
-_SETTLED = 4  # a support that changed in so many codes at most is solved on
-_BLOCKS = 20  # then ADMM is given up
-_PATIENCE = 10  # so many blocks, and a support is solved on whether it has settled or not
-_EXCHANGES = 5
+_BLOCK = 40  # iterations of ADMM between two looks at the supports
+_SETTLED = 8  # a support that changed in so many codes at most, lately, is solved on
+_BLOCKS = 14  # then ADMM is given up
+_PATIENCE = 3  # so many exchanges that leave as many wrong signs, and ADMM goes on
 _LEAST, _ROUNDINGS = 1e-10, 4  # a multiplier below this, or so many roundings of its terms, counts as 0
 
 
@@ -39,18 +37,20 @@ def weights(problem: Problem) -> Found:
     A penalty below `least_penalty` is raised to it; the gap is that of the problem as it was given.
     """
     inner = problem.detached(torch.float64)
-    inner = Problem(inner.z, inner.codebook, max(inner.penalty, least_penalty(inner.codebook)), inner.anchor)
+    penalty = max(inner.penalty, least_penalty(inner.codebook))
+    middle = inner.codebook.mean(0)  # as weights sum to 1, only what differs from it counts
+    inner = Problem(inner.z - middle, inner.codebook - middle, penalty, inner.anchor)
     n, k = len(inner.z), len(inner.codebook)
     found, residual = problem.z.new_empty(n, k), torch.empty_like(inner.z)
     rows = max(1, _CHUNK_NUMBERS["cpu" if inner.z.device.type == "cpu" else "cuda"] // k)
-    basis = Basis.of(inner.codebook, torch.float32)
+    basis, systems = Basis.of(inner.codebook, torch.float32), Systems(inner.codebook, penalty)
     iterations = 0
     for part in torch.arange(n, device=inner.z.device).split(rows):
-        chunk = _Chunk(inner.rows(part), basis)
+        chunk = _Chunk(inner.rows(part), basis, systems)
         chunk.solve()
-        found[part], residual[part] = chunk.weights.to(found.dtype), chunk.dual * inner.penalty
+        found[part], residual[part] = chunk.weights.to(found.dtype), chunk.residual
         iterations = max(iterations, chunk.iterations)
-    return Found(_Implicit.apply(problem.z, problem.codebook, found, residual, inner.penalty), iterations, residual)
+    return Found(_Implicit.apply(problem.z, problem.codebook, found, residual, penalty), iterations, residual)
 
 
 class _Chunk:
@@ -59,17 +59,18 @@ class _Chunk:
     Args:
         problem: In float64, without gradients.
         basis: Of its codebook.
+        systems: Of its codebook and penalty.
 
     Attributes:
         weights: `[n, k]`.
-        dual: ``(z - p C) / penalty`` `[n, d]`.
+        residual: ``z - p C`` `[n, d]`.
         iterations: Of ADMM, for the slowest latent.
     """
 
-    def __init__(self, problem: Problem, basis: Basis) -> None:
-        self._problem, self._basis = problem, basis
+    def __init__(self, problem: Problem, basis: Basis, systems: Systems) -> None:
+        self._problem, self._basis, self._systems = problem, basis, systems
         self.weights = problem.z.new_zeros(len(problem.z), len(problem.codebook))
-        self.dual = torch.zeros_like(problem.z)
+        self.residual = torch.zeros_like(problem.z)
         self.iterations = 0
         self._todo = torch.arange(len(problem.z), device=problem.z.device)
         terms = problem.z.norm(dim=1, keepdim=True) * problem.codebook.norm(dim=1).max() / problem.penalty
@@ -78,26 +79,22 @@ class _Chunk:
     def solve(self) -> None:
         """Fills the attributes."""
         splitting = Splitting(self._problem, self._basis)
-        before = splitting.support
-        for block in range(1, _BLOCKS + 1):
+        for _ in range(_BLOCKS):
             splitting.run(_BLOCK)
             self.iterations += _BLOCK
             support = splitting.support
-            tried = (support != before).sum(1) <= (_SETTLED if block % _PATIENCE else support.shape[1])
-            before = support
-            if not tried.any():
-                continue
-            tried = tried.nonzero()[:, 0]
-            left = torch.ones(len(support), dtype=torch.bool, device=support.device)
+            tried = (splitting.changes <= _SETTLED).nonzero()[:, 0]
+            left = torch.ones_like(self._todo, dtype=torch.bool)
             left[tried] = ~self._exchange(self._todo[tried], support[tried])
             left = left.nonzero()[:, 0]
             self._todo = self._todo[left]
             if not len(left):
                 return
             splitting.keep(left)
-            before = before[left]
         rows = self._todo
-        found, self.dual[rows], steps = descend(self._problem.rows(rows), splitting.weights, self._least[rows])
+        found, self.residual[rows], steps = descend(
+            self._systems, self._problem.rows(rows), splitting.weights, self._least[rows]
+        )
         self.weights[rows] = _normalised(found)
         self.iterations += steps
 
@@ -113,23 +110,22 @@ class _Chunk:
         """
         solved = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
         places = torch.arange(len(rows), device=rows.device)
-        most = torch.full_like(places, support.shape[1] + 1)
-        for _ in range(_EXCHANGES):
-            some = support.any(1)  # ADMM may have all weights at 0 early on
-            places, support, most = places[some], support[some], most[some]
+        fewest, patience = torch.full_like(places, support.shape[1] + 1), torch.full_like(places, _PATIENCE)
+        while True:
+            some = support.any(1) & (patience > 0)  # ADMM may have all weights at 0 early on
+            places, support, fewest, patience = places[some], support[some], fewest[some], patience[some]
             if not len(places):
-                break
-            found = stationary(self._problem.rows(rows[places]), support)
+                return solved
+            found = self._systems.stationary(self._problem.rows(rows[places]), support)
             least = self._least[rows[places]]
-            wrong = torch.where(support, found.slack < -least, found.slack > least).sum(1)
+            wrong = ((found.slack > 0) ^ support).logical_and_(found.slack.abs() > least).sum(1)
             right = wrong == 0
             done = rows[places[right]]
-            self.weights[done] = _normalised(found.weights[right])
-            self.dual[done] = found.dual[right]
+            self.weights[done], self.residual[done] = _normalised(found.weights[right]), found.residual[right]
             solved[places[right]] = True
-            again = ~right & (wrong < most)
-            places, support, most = places[again], found.slack[again] > 0, wrong[again]
-        return solved
+            patience = torch.where(wrong < fewest, _PATIENCE, patience - 1)
+            places, support, patience = places[~right], found.slack[~right] > 0, patience[~right]
+            fewest = torch.minimum(wrong, fewest)[~right]
 
 
 def _normalised(weights: Tensor) -> Tensor:
@@ -150,11 +146,11 @@ class _Implicit(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         codebook, found, residual = ctx.saved_tensors
-        codes, gradient = codebook.double(), gradient.double()
-        n, k = found.shape
-        linear, latents = codes.new_zeros(n, k + 1), torch.empty_like(residual)
-        for group in groups(codes, ctx.penalty, found > 0):
-            w, latents[group.rows] = group.adjoint(group.centred(group.pick(gradient)))
-            group.spread(w, linear)
-        to_codes = linear[:, :k].T @ residual - found.double().T @ latents
-        return latents.to(codebook.dtype), to_codes.to(codebook.dtype), None, None, None
+        codes = codebook.double()
+        codes = codes - codes.mean(0)
+        linear = Systems(codes, ctx.penalty).adjoint(gradient.double(), found > 0)
+        latents = linear @ codes
+        to_codes = None
+        if ctx.needs_input_grad[1]:  # codes that follow their latents have no gradient
+            to_codes = (linear.T @ residual - found.double().T @ latents).to(codebook.dtype)
+        return latents.to(codebook.dtype), to_codes, None, None, None
