@@ -131,6 +131,25 @@ def test_float32_has_the_gradient_of_float64(where):
         assert float((single - double).norm() / double.norm()) < 1e-5
 
 
+@pytest.mark.parametrize(("k", "d", "where"), [(2100, 24, "outside"), (2100, 4, "inside")])
+def test_exact_solves_with_thousands_of_codes(k, d, where):
+    z, codebook = draw(9, 6, k, d, where)
+    found = solve(z, codebook, penalty=1e-3)
+    assert kkt_violation(z, codebook, found.weights, 1e-3, "vq") < 1e-9
+    assert found.converged.all() and float(found.gap.max()) < 1e-9
+
+
+def test_where_latents_and_codes_lie_changes_nothing():
+    z, codebook = draw(10, 40, 32, 16)
+    here, far = (solve(z + by, codebook + by, penalty=1e-3).weights for by in (0.0, 1000.0))
+    assert torch.allclose(here, far, atol=1e-7)
+
+
+def test_codes_that_are_all_one_share_the_weight_evenly():
+    found = solve(torch.ones(3, 4, dtype=F64), torch.full((5, 4), 0.5, dtype=F64), penalty=1e-3, anchor="none")
+    assert torch.allclose(found.weights, torch.full((3, 5), 0.2, dtype=F64))
+
+
 def test_latents_are_solved_alike_alone_and_together():
     z, codebook = draw(2, 64, 48, 16, "inside")
     together = solve(z, codebook, penalty=1e-3).weights

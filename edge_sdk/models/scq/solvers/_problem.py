@@ -198,7 +198,8 @@ def relative_gap(problem: Problem, weights: Tensor, residual: Tensor | None = No
 
 def least_penalty(codebook: Tensor) -> float:
     """The least penalty with which float64 can tell the weights of repeated codes."""
-    return float(codebook.double().square().sum(1).mean()) * 1e-10
+    codebook = codebook.double()
+    return float((codebook - codebook.mean(0)).square().sum(1).mean()) * 1e-10
 
 
 def _look_for_singular(codebook: Tensor, penalty: float) -> None:
@@ -213,7 +214,7 @@ def _look_for_singular(codebook: Tensor, penalty: float) -> None:
         )
     if penalty < least_penalty(codebook):
         _warn_once(
-            f"the codebook is singular beyond what the penalty of {penalty:g} mends: with codes of this norm it takes "
+            f"the codebook is singular beyond what the penalty of {penalty:g} mends: with codes this far apart it takes "
             f"{least_penalty(codebook):.2g} to tell weights. Raise the penalty or scale the latents down."
         )
 

@@ -1,7 +1,8 @@
 """The exact solver: a guess of the active codes by ADMM, then their weights by linear algebra.
 
-Latents whose guess has settled are solved on it, and those whose signs then fit are done; wrong signs are exchanged and
-solved again (block principal pivoting) as long as they get fewer, and what is still wrong goes on with ADMM. What ADMM does not settle goes down to the optimum by an active-set method, which always ends.
+Latents whose guess has settled are solved on it, and those whose signs then fit are done; wrong signs are
+exchanged and solved again (block principal pivoting) as long as they get fewer, and what is still wrong
+goes on with ADMM. What ADMM does not settle goes down to the optimum by an active-set method, which always ends.
 The gradient is that of the linear system on the active codes.
 
 Source: Júdice and Pires, "A block principal pivoting algorithm for large-scale strictly monotone linear
