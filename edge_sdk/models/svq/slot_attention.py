@@ -181,8 +181,8 @@ class SlotAttentionEncoder(nn.Module):
             nn.Conv2d(hidden_dim, hidden_dim, 5, padding=2),
             nn.ReLU(),
         )
-        # What an image shows must outweigh where: with PyTorch's own start the places give 99.6 % of the variance of the
-        # features, and slots share out the image by place.
+        # What an image shows must outweigh where: with PyTorch's own start the places give 99.6 % of the variance of
+        # the features, and slots share out the image by place.
         for layer in self.convolutions:
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")

@@ -214,8 +214,8 @@ def _look_for_singular(codebook: Tensor, penalty: float) -> None:
         )
     if penalty < least_penalty(codebook):
         _warn_once(
-            f"the codebook is singular beyond what the penalty of {penalty:g} mends: with codes this far apart it takes "
-            f"{least_penalty(codebook):.2g} to tell weights. Raise the penalty or scale the latents down."
+            f"the codebook is singular beyond what the penalty of {penalty:g} mends: with codes this far apart it "
+            f"takes {least_penalty(codebook):.2g} to tell weights. Raise the penalty or scale the latents down."
         )
 
 
