@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 _WHERE = {
     "compile": "edge_sdk.api",
     "profile": "edge_sdk.api",
+    "monitor": "edge_sdk.api",
     "deploy": "edge_sdk.api",
     "evaluate": "edge_sdk.evaluation.evaluate",
     "Bundle": "edge_sdk.bundle",
@@ -36,12 +37,13 @@ __all__ = [
     "deploy",
     "evaluate",
     "load_target",
+    "monitor",
     "profile",
     "target_names",
 ]
 
 if TYPE_CHECKING:
-    from edge_sdk.api import compile, deploy, profile
+    from edge_sdk.api import compile, deploy, monitor, profile
     from edge_sdk.bundle import Bundle
     from edge_sdk.errors import EdgeSdkError
     from edge_sdk.evaluation.evaluate import evaluate

@@ -1,9 +1,9 @@
-"""The public calls that compile and measure: compile, profile, deploy."""
+"""The public calls that compile and measure: compile, profile, monitor, deploy."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from edge_sdk.models.base import Model, Sample
     from edge_sdk.pipeline.compile import Job
     from edge_sdk.pipeline.plan import Plan
+    from edge_sdk.profiling.live import View
     from edge_sdk.schema.report import Beside, Prediction, Report
     from edge_sdk.schema.request import Timing
     from edge_sdk.schema.target import Target
@@ -143,6 +144,39 @@ def profile(
     report = build_report(opened, found, profile_target, selection=opened.selection)
     _write(report, found.run.raw(), out)
     return report
+
+
+def monitor(
+    bundle: Bundle | Path | str | None = None,
+    *,
+    device: str = "local",
+    period_s: float = 1.0,
+    count: int = 0,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> Generator[View, None, None]:
+    """Yields what a device is doing, once a period, and how fast a bundle runs there meanwhile.
+
+    Args:
+        bundle: What to run there on and on, with the device locked; None: the device is only watched.
+        device: Where: ``local``, ``ssh://[user@]host[:port]``, ``adb://[serial]``.
+        period_s: Seconds between two views.
+        count: How many; 0 goes on until the generator is closed.
+        threads: Goes before the target's figure.
+        progress: Called with a line as each stage starts.
+
+    Raises:
+        BundleError: The bundle is damaged.
+        DeviceError: The device or the runner failed.
+    """
+    from edge_sdk.bundle import Bundle
+    from edge_sdk.devices import open_device
+    from edge_sdk.profiling.live import watch
+
+    opened = Bundle.open(bundle) if isinstance(bundle, (Path, str)) else bundle
+    target = _target_of(opened, None) if opened is not None else None
+    with open_device(device) as place:
+        yield from watch(place, opened, target, period_s=period_s, count=count, threads=threads, progress=progress)
 
 
 def deploy(

@@ -46,11 +46,19 @@ class PowerRails:
                 "this system shows no labelled INA3221 channel in hwmon; a Jetson with JetPack 5 or newer does"
             )
         self.rails, self.assumed = chosen(list(found))
-        self._channels = [found[rail] for rail in self.rails]
+        self._found = found
 
     def read(self):
         """The power now."""
-        return sum(_number(volts) * _number(current) for volts, current in self._channels) / 1e3
+        return sum(self._power(rail) for rail in self.rails)
+
+    def each(self):
+        """The power now of every rail that is monitored, those that another one feeds too."""
+        return {rail: self._power(rail) for rail in self._found}
+
+    def _power(self, rail):
+        volts, current = self._found[rail]
+        return _number(volts) * _number(current) / 1e3
 
 
 def find(root=""):

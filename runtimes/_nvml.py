@@ -83,6 +83,10 @@ class _Memory(Structure):
     _fields_ = [("total", c_ulonglong), ("free", c_ulonglong), ("used", c_ulonglong)]
 
 
+class _Utilisation(Structure):
+    _fields_ = [("gpu", c_uint), ("memory", c_uint)]
+
+
 class _Process(Structure):
     _fields_ = [
         ("pid", c_uint),
@@ -120,6 +124,12 @@ class Gpu:
         found = _Memory()
         self._library.call("nvmlDeviceGetMemoryInfo", self._handle, byref(found))
         return found.total, found.free
+
+    def utilisation(self):
+        """Percent of the driver's last sample period in which something ran."""
+        found = _Utilisation()
+        self._library.call("nvmlDeviceGetUtilizationRates", self._handle, byref(found))
+        return found.gpu
 
     def process_memory(self, pid):
         """Bytes that a process holds, or None where the driver does not tell: in a container it numbers others."""

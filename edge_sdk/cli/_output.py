@@ -61,6 +61,30 @@ class Output:
         except OSError as error:
             raise StorageError(f"cannot write to standard output: {error.strerror}") from error
 
+    @contextmanager
+    def live(
+        self, screen: Callable[[Any], RenderableType], line: Callable[[Any], str]
+    ) -> Iterator[Callable[[Mapping[str, Any], Any], None]]:
+        """Yields what shows a value that changes: on a terminal in place, elsewhere as a line each.
+
+        Args:
+            screen: Makes the screen of a value.
+            line: Makes its line.
+        """
+        if self.as_json or not self._stdout.isatty():
+
+            def tell(document: Mapping[str, Any], value: Any) -> None:
+                text = json.dumps(document, allow_nan=False) if self.as_json else line(value)
+                self._stdout.write(text + "\n")
+                self._stdout.flush()
+
+            yield tell
+            return
+        from rich.live import Live
+
+        with Live(console=self._console(self._stdout), auto_refresh=False, vertical_overflow="crop") as live:
+            yield lambda _, value: live.update(screen(value), refresh=True)
+
     def report(self, report: Report) -> None:
         """Prints a report as the result.
 

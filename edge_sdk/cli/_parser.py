@@ -18,6 +18,7 @@ VERBS = {
     "doctor": "check this machine: Python, processor, packages, cache, and what to install",
     "compile": "compile a model for a target into a bundle",
     "profile": "run a bundle and measure it",
+    "monitor": "watch a device live: latency, processors, memory, GPUs, power, temperatures",
     "deploy": "compile, run, check against FP32 and measure, in one go",
     "evaluate": "judge a tagger on a labelled data set: mAP, precision, recall, F1",
     "train": "train a system, such as photo tagging, into a folder with weights and metrics",

@@ -14,7 +14,7 @@ import logging
 import re
 import uuid
 from abc import abstractmethod
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from itertools import count
@@ -23,15 +23,16 @@ from time import monotonic, sleep
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from edge_sdk._files import storage_error
-from edge_sdk.devices import _facts
+from edge_sdk.devices import _facts, _watch
 from edge_sdk.devices._lease import HOLDER, Lease
 from edge_sdk.devices._link import END, Done, Link, quoted
 from edge_sdk.devices._process import Child, Limits
-from edge_sdk.devices._protocol import BrokenStreamError, conversation
+from edge_sdk.devices._protocol import BrokenStreamError, conversation, plain
 from edge_sdk.devices._store import Store, Tree
 from edge_sdk.devices.base import Device
 from edge_sdk.errors import DeviceError, LinkLostError
 from edge_sdk.schema.messages import Message
+from edge_sdk.schema.reading import Reading
 from edge_sdk.schema.request import RunRequest
 
 if TYPE_CHECKING:
@@ -136,6 +137,34 @@ class RemoteDevice(Device):
         if self._native is not None:
             return self._native.messages(self._execute, request, request.bundle, self)
         return self._run_packaged(runtime, request)
+
+    def watch(self, period_s: float = 1.0, count: int = 0) -> Generator[Reading, None, None]:
+        """What the device is doing; see `Device.watch`. A link that drops and comes back leaves a gap."""
+        left = count
+        while True:
+            script, parse = self._monitor(period_s, left)
+            whole = f"(\ncd {quoted(self._base)} || exit 1\n{script}\n)\nprintf '%s\\n' \"{END.decode()}$?\""
+            try:
+                with self._link.child(whole, _watch.limits(period_s)) as child:
+                    try:
+                        for reading in parse(self._answer(child, None)):
+                            yield reading
+                            left -= 1
+                        return
+                    except BrokenStreamError as error:
+                        end = plain(child.tail()).strip()
+                        raise DeviceError(
+                            f"device '{self.uri}': its monitor failed: {error}\n{end}".rstrip()
+                        ) from error
+            except LinkLostError as error:
+                if error.is_final:
+                    raise
+                logger.warning("%s; trying again", error)
+                self._patiently("watch", lambda _: self._once("true", "watch"))
+
+    @abstractmethod
+    def _monitor(self, period_s: float, count: int) -> tuple[str, Callable[[Iterable[bytes]], Iterator[Reading]]]:
+        """The script that tells readings, and what reads its lines."""
 
     def scratch(self, name: str) -> str:
         """A path in the session's folder."""
@@ -311,7 +340,7 @@ class RemoteDevice(Device):
         except DeviceError as error:  # what cannot be reached ends by itself, at its next message
             logger.info("%s", error)
 
-    def _answer(self, child: Child, source: Iterator[bytes]) -> Iterator[bytes]:
+    def _answer(self, child: Child, source: Iterator[bytes] | None) -> Iterator[bytes]:
         """The lines of a runner; that the link dropped shows by the missing end mark."""
         code = None
         try:

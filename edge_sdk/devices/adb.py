@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from time import monotonic, sleep
 from typing import Any, ClassVar
 
-from edge_sdk.devices import _instrument
+from edge_sdk.devices import _instrument, _watch
 from edge_sdk.devices._link import Link, quoted
 from edge_sdk.devices._protocol import plain
 from edge_sdk.devices._remote import RemoteDevice
 from edge_sdk.errors import DeviceError, LinkLostError
 from edge_sdk.schema.messages import Message
+from edge_sdk.schema.reading import Reading
 from edge_sdk.schema.report import ReportDevice
 from edge_sdk.schema.request import RunRequest
 
@@ -184,6 +185,10 @@ printf '\\n@@ external\\n%s\\n' "${EXTERNAL_STORAGE:-/sdcard}"
         """Runs a request by the app; see android/README.md."""
         words = _instrument.command(runtime, f"{self._base}/runs/{self._session}/request.json")
         yield from self._converse(runtime, f"exec {quoted(*words)}", request, _instrument.lines)
+
+    def _monitor(self, period_s: float, count: int) -> tuple[str, Callable[[Iterable[bytes]], Iterator[Reading]]]:
+        """By Android's own programs."""
+        return _watch.android_script(period_s, count), _watch.android_readings
 
     @property
     def _clean_up(self) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from edge_sdk.schema.messages import Message
+from edge_sdk.schema.reading import Reading
 from edge_sdk.schema.report import ReportDevice
 from edge_sdk.schema.request import RunRequest
 
@@ -46,6 +47,18 @@ class Device(ABC):
         Raises:
             DeviceError: The runner failed, fell silent or answered something else than the protocol.
             MissingDependencyError: The runtime is not installed on the device.
+        """
+
+    @abstractmethod
+    def watch(self, period_s: float = 1.0, count: int = 0) -> Generator[Reading, None, None]:
+        """Yields what the device is doing, once a period; it needs no lock, and closing the generator ends it.
+
+        Args:
+            period_s: Seconds between two readings.
+            count: How many; 0 goes on for ever.
+
+        Raises:
+            DeviceError: The device cannot tell, or its answer is not understood.
         """
 
     @abstractmethod

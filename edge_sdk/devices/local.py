@@ -16,12 +16,13 @@ from typing import TextIO
 
 from edge_sdk._files import storage_error, write_atomic
 from edge_sdk._paths import cache_dir, data_dir
-from edge_sdk.devices import _facts
+from edge_sdk.devices import _facts, _watch
 from edge_sdk.devices._process import Child, Limits
-from edge_sdk.devices._protocol import conversation, plain
+from edge_sdk.devices._protocol import BrokenStreamError, conversation, plain
 from edge_sdk.devices.base import Device
 from edge_sdk.errors import DeviceError, unknown_name
 from edge_sdk.schema.messages import Message
+from edge_sdk.schema.reading import Reading
 from edge_sdk.schema.report import ReportDevice
 from edge_sdk.schema.request import RunRequest
 
@@ -98,6 +99,16 @@ class LocalDevice(Device):
         command = [self._python, "-X", "faulthandler", str(runner), str(path)]
         with Child(command, _environment(), self._limits) as child:
             yield from conversation(child.lines(), self.uri, runtime, child.tail)
+
+    def watch(self, period_s: float = 1.0, count: int = 0) -> Generator[Reading, None, None]:
+        """What this machine is doing; see `Device.watch`."""
+        program = str(self._runtimes / _watch.PROGRAM)
+        command = [self._python, program, f"{period_s:g}", str(count)]
+        with Child(command, _environment(), _watch.limits(period_s)) as child:
+            try:
+                yield from _watch.readings(child.lines())
+            except BrokenStreamError as error:
+                raise DeviceError(f"device '{self.uri}': its monitor failed: {error}\n{plain(child.tail())}") from error
 
     def scratch(self, name: str) -> str:
         """A path in a temporary folder that ``close`` removes."""

@@ -7,18 +7,19 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import ClassVar
 from urllib.parse import urlsplit
 
 from edge_sdk._paths import data_dir
-from edge_sdk.devices import _facts
+from edge_sdk.devices import _facts, _watch
 from edge_sdk.devices._link import Link, quoted
 from edge_sdk.devices._protocol import plain
 from edge_sdk.devices._remote import RemoteDevice
 from edge_sdk.errors import DeviceError, unknown_name
 from edge_sdk.schema.messages import Message
+from edge_sdk.schema.reading import Reading
 from edge_sdk.schema.report import ReportDevice
 from edge_sdk.schema.request import RunRequest
 
@@ -154,6 +155,18 @@ class SshDevice(RemoteDevice):
         if request.power is not None and _RAILS & set(request.power.sensors):
             script = f"export EDGE_SDK_JETSON={quoted(self.push(data_dir('jetson')))}\n{script}"
         yield from self._converse(runtime, script, request)
+
+    def _monitor(self, period_s: float, count: int) -> tuple[str, Callable[[Iterable[bytes]], Iterator[Reading]]]:
+        """By the monitor that Edge SDK brings, which any Python 3.8 of the device runs."""
+        program = f"{self.push(data_dir('runtimes'))}/{_watch.PROGRAM}"
+        rails = quoted(self.push(data_dir("jetson")))
+        missing = "{ echo 'python3 is not on this device' >&2; exit 1; }"
+        find = 'py=$(command -v python3) || for py in envs/*/bin/python; do [ -x "$py" ] && break; done'
+        script = (
+            f'{find}\n[ -x "$py" ] || {missing}\n'
+            f'EDGE_SDK_JETSON={rails} exec "$py" {quoted(program)} {period_s:g} {count} < /dev/null'
+        )
+        return script, _watch.readings
 
     def _python(self, runtime: str) -> str:
         """Lines of a script that set ``$py`` to the interpreter for a runtime."""
