@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from edge_sdk.errors import ModelError, unknown_name
-from edge_sdk.models.scq.layer import Anchor, Quantized, SCQLayer
+from edge_sdk.models.scq.layer import Quantized, SCQLayer
 from edge_sdk.models.scq.nearest import PassThrough, VQLayer
 from edge_sdk.models.scq.networks import Decoder, Encoder
+from edge_sdk.models.scq.solvers._problem import Anchor
 
 Quantizer = Literal["scq", "vq", "none"]
 QUANTIZERS: tuple[Quantizer, ...] = ("scq", "vq", "none")

@@ -8,7 +8,7 @@ Shapes: b batch size, n latents, k codes, d width of a code, h and w places.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -16,10 +16,8 @@ from torch import Tensor, nn
 from edge_sdk.errors import ModelError, unknown_name
 from edge_sdk.models.scq.codebook import Codebook
 from edge_sdk.models.scq.solvers import SOLVERS, TOLERANCE, UnrolledSolver, solve
+from edge_sdk.models.scq.solvers._problem import Anchor, check_anchor, check_penalty
 from edge_sdk.models.scq.statistics import weight_statistics
-
-Anchor = Literal["vq", "none"]
-ANCHORS: tuple[Anchor, ...] = ("vq", "none")
 
 _SAMPLED = 256  # latents whose gap and rate are measured in a step of training
 
@@ -61,10 +59,8 @@ class SCQLayer(nn.Module):
         super().__init__()
         if solver not in SOLVERS:
             raise ModelError(unknown_name("solver", solver, SOLVERS))
-        if anchor not in ANCHORS:
-            raise ModelError(unknown_name("anchor", anchor, ANCHORS))
-        if not 0 < scq_lambda < float("inf"):
-            raise ModelError(f"scq_lambda is {scq_lambda:g}: give a finite number above 0, such as 1e-3.")
+        check_anchor(anchor)
+        check_penalty(scq_lambda, "scq_lambda")
         self.codebook = Codebook(num_codes, code_dim, ema_decay)
         self.solver = solver
         self.register_buffer("penalty", torch.tensor(scq_lambda, dtype=torch.float64))

@@ -10,10 +10,8 @@ from torch import Tensor, nn
 
 from edge_sdk.models.scq.codebook import Codebook
 from edge_sdk.models.scq.layer import DeployedQuantizer, Quantized, relative_distance, squared_error, unrows
+from edge_sdk.models.scq.solvers._nearest import SharpNearest
 from edge_sdk.models.scq.statistics import weight_statistics
-
-# How sharply the deployed form decides. Distances that differ by less than what float32 tells apart give a mixture.
-_SHARPNESS = 1e7
 
 
 class VQLayer(nn.Module):
@@ -61,7 +59,7 @@ class VQLayer(nn.Module):
     def deployed(self) -> nn.Module:
         """The layer as a graph of plain operators for a runtime, ``z`` to quantized latents."""
         codes = self.codebook.codes.detach().clone()
-        return DeployedQuantizer(_NearestWeights(codes), codes)
+        return DeployedQuantizer(SharpNearest(codes), codes)
 
     @torch.no_grad()
     def distance(self, z: Tensor) -> dict[str, float]:
@@ -81,22 +79,6 @@ class PassThrough(nn.Module):
         stats["bits_per_vector"] = z.new_tensor(32.0 * z.shape[1])
         stats["converged"] = z.new_ones(())
         return z, z.new_zeros(places, 0), stats
-
-
-class _NearestWeights(nn.Module):
-    """1 for the nearest code and 0 for others, by a sharp softmax: delegates lack the index of a maximum."""
-
-    factors: Tensor
-    offsets: Tensor
-
-    def __init__(self, codes: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("factors", (2 * _SHARPNESS * codes.T).contiguous())
-        self.register_buffer("offsets", _SHARPNESS * codes.square().sum(1))
-
-    def forward(self, rows: Tensor) -> Tensor:
-        """``[n, d]`` to ``[n, k]``."""
-        return torch.softmax(rows @ self.factors - self.offsets, dim=-1)
 
 
 def _scores(rows: Tensor, codes: Tensor) -> Tensor:

@@ -297,10 +297,11 @@ class Svq(Model):
         """A hash over the files that images are read from, empty where they are drawn."""
         import hashlib
 
-        from edge_sdk.models import _photos
+        from edge_sdk.models import _fashion, _photos
 
         if self._data["dataset_name"] == "scenes":
-            return _photos.digest([*_photos.installed("calibration"), *_photos.installed("evaluation")])
+            photos = [*_fashion.background_photos("calibration"), *_fashion.background_photos("evaluation")]
+            return _photos.digest([*photos, *_fashion.files()])
         if self._data["dataset_name"] != "folder":
             return ""
         total = hashlib.sha256()

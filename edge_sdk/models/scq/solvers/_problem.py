@@ -8,13 +8,15 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from edge_sdk.errors import ModelError, unknown_name
 
-ANCHORS = ("vq", "none")
+Anchor = Literal["vq", "none"]
+ANCHORS: tuple[Anchor, ...] = ("vq", "none")
 _FLOATS = (torch.float32, torch.float64)
 _PASSES = 100  # Newton's steps on a piecewise linear convex function: about 5 are needed, never more than k
 _NOTHING = 1e-7  # of squared lengths: an objective below it counts as that
@@ -88,8 +90,7 @@ def make(z: Tensor, codebook: Tensor, penalty: float, anchor: str) -> Problem:
     Raises:
         ModelError: They do not, or some numbers are not finite.
     """
-    if anchor not in ANCHORS:
-        raise ModelError(unknown_name("anchor", anchor, ANCHORS))
+    check_anchor(anchor)
     check_penalty(penalty)
     check_codebook(codebook)
     if z.ndim != 2 or z.shape[1] != codebook.shape[1]:
@@ -110,10 +111,16 @@ def make(z: Tensor, codebook: Tensor, penalty: float, anchor: str) -> Problem:
     return Problem(z, codebook, penalty, nearest(z.detach(), codebook.detach()) if anchor == "vq" else None)
 
 
-def check_penalty(penalty: float) -> None:
-    """Raises ModelError unless a penalty is a finite number above 0."""
+def check_anchor(anchor: str) -> None:
+    """Raises ModelError unless an anchor is known."""
+    if anchor not in ANCHORS:
+        raise ModelError(unknown_name("anchor", anchor, ANCHORS))
+
+
+def check_penalty(penalty: float, name: str = "the penalty (scq_lambda)") -> None:
+    """Raises ModelError unless a penalty is a finite number above 0; the message begins with its name."""
     if not (math.isfinite(penalty) and penalty > 0):
-        raise ModelError(f"the penalty (scq_lambda) is {penalty:g}: give a finite number above 0, such as 1e-3.")
+        raise ModelError(f"{name} is {penalty:g}: give a finite number above 0, such as 1e-3.")
 
 
 def check_codebook(codebook: Tensor) -> None:

@@ -13,13 +13,13 @@ import math
 import torch
 from torch import Tensor, nn
 
-from edge_sdk.errors import ModelError, unknown_name
-from edge_sdk.models.scq.solvers._problem import ANCHORS, Found, Problem, check_codebook, check_penalty
+from edge_sdk.errors import ModelError
+from edge_sdk.models.scq.solvers._nearest import SharpNearest
+from edge_sdk.models.scq.solvers._problem import Found, Problem, check_anchor, check_codebook, check_penalty
 
 DEFAULT_STEP = 0.3
 DEFAULT_ITERATIONS = 100
 _RELAXATION = 1.6
-_SHARPNESS = 1e7  # of the choice of the nearest code: distances that float32 hardly tells apart give a mixture
 
 
 class UnrolledSolver(nn.Module):
@@ -41,8 +41,6 @@ class UnrolledSolver(nn.Module):
     start: Tensor
     latent: Tensor
     anchors: Tensor | None
-    codes: Tensor
-    squares: Tensor
     ones: Tensor
 
     def __init__(
@@ -51,14 +49,13 @@ class UnrolledSolver(nn.Module):
         super().__init__()
         check_codebook(codebook)
         check_penalty(penalty)
-        if anchor not in ANCHORS:
-            raise ModelError(unknown_name("anchor", anchor, ANCHORS))
+        check_anchor(anchor)
         self.iterations = _checked_iterations(iterations)
         codebook = codebook.detach()
         repeat, start, latent, anchors = _matrices(codebook, penalty, anchor == "vq", step)
         buffers = {"repeat": repeat, "start": start, "latent": latent, "anchors": anchors}
-        buffers |= {"codes": 2 * _SHARPNESS * codebook.T, "squares": _SHARPNESS * codebook.square().sum(1)}
         buffers |= {"ones": codebook.new_ones(len(codebook), 1)}
+        self.nearest = SharpNearest(codebook)
         for name, buffer in buffers.items():
             self.register_buffer(name, None if buffer is None else buffer.contiguous())
 
@@ -68,9 +65,7 @@ class UnrolledSolver(nn.Module):
         if self.anchors is None:
             offset = offset + self.start
         else:
-            # A sharp softmax, for delegates lack the index of a minimum and the rows of a table.
-            nearest = torch.softmax(z @ self.codes - self.squares, dim=1)
-            offset = offset + nearest @ self.anchors
+            offset = offset + self.nearest(z) @ self.anchors
         return _iterate(offset, self.repeat, self.ones, self.iterations)
 
 
