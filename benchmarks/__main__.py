@@ -24,7 +24,18 @@ from benchmarks import _machine, _show
 from benchmarks._context import EFFICIENTNET, RESNET, SMALL, BenchmarkError, Context
 from benchmarks._rows import Row
 
-SUITES = ("startup", "compile", "overhead", "int8", "latency", "devices", "training", "generation", "solvers")
+SUITES = (
+    "startup",
+    "compile",
+    "overhead",
+    "int8",
+    "latency",
+    "devices",
+    "monitor",
+    "training",
+    "generation",
+    "solvers",
+)
 ON_REQUEST = ("cuda",)
 """Suites that need what most machines do not have."""
 WELL, BROKEN, MISSED, INTERRUPTED = 0, 1, 4, 130

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import compile as compile_suite
-from benchmarks import int8, latency, overhead, startup
+from benchmarks import int8, latency, monitor, overhead, startup
 from benchmarks.__main__ import Found
 from benchmarks.__main__ import _exit_code as exit_code
 from benchmarks.__main__ import _run as run_suites
@@ -84,6 +84,13 @@ def test_overhead(context):
     assert row.value > 0 and row.ci95 and row.limit.at_least == 0.99 and row.limit.at_most == 1.01
     call = overhead.cost_of_a_call()
     assert call.value > 0 and call.unit == "µs" and call.limit.at_most == 3
+
+
+@pytest.mark.slow
+def test_monitor(context):
+    device, host, latency = monitor.run(context)
+    assert (device.name, host.name) == ("processor time on the device", "processor time on the host")
+    assert 0 <= device.value < 100 and 0 <= host.value < 100 and latency.value > 0
 
 
 @pytest.mark.parametrize(("scored", "figure"), [("true", "top-1 agreement with FP32"), ("false", "cosine to FP32")])
