@@ -15,7 +15,7 @@ from benchmarks._turns import in_turns
 
 TITLE = "Monitor"
 PERIOD_S = 1.0
-START_S = 5.0
+START_S, LOOK_S = 60.0, 0.1
 WATCHED_S, QUICK_WATCHED_S = 60.0, 2.0
 ROUNDS, QUICK_ROUNDS = 20, 2
 COST, SAME = Limit(at_most=1.0), Limit(at_least=0.99, at_most=1.01)
@@ -31,8 +31,7 @@ def cost(context: Context) -> Iterator[Row]:
     """Percent of one core that the device's and the host's side take, once they have started."""
     watched_s = QUICK_WATCHED_S if context.quick else WATCHED_S
     context.say(f"watching for {watched_s:g} s")
-    with _monitor() as host:
-        sleep(START_S)
+    with _monitor(context) as host:
         sides = {"on the device": _child(host), "on the host": host}
         before = {name: _cpu_s(pid) for name, pid in sides.items()}
         begin = perf_counter()
@@ -63,7 +62,7 @@ def shift(context: Context) -> Row:
         return latency.p50
 
     def watched() -> float:
-        with _monitor():
+        with _monitor(context):
             return median_ms()
 
     rounds = QUICK_ROUNDS if context.quick else ROUNDS
@@ -75,11 +74,17 @@ def shift(context: Context) -> Row:
 
 
 @contextmanager
-def _monitor() -> Iterator[int]:
-    """The command in a process of its own; yields its number."""
+def _monitor(context: Context) -> Iterator[int]:
+    """The command in a process of its own, once it tells readings; yields its number."""
     command = [sys.executable, "-m", "edge_sdk", "monitor", "--json", "--every", f"{PERIOD_S:g}"]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+    told = context.folder / "readings.jsonl"
+    with open(told, "wb") as out, subprocess.Popen(command, stdout=out, stderr=subprocess.PIPE) as process:
         try:
+            begin = perf_counter()
+            while not told.stat().st_size and process.poll() is None:
+                if perf_counter() > begin + START_S:
+                    raise BenchmarkError(f"the monitor told nothing within {START_S:g} s")
+                sleep(LOOK_S)
             yield process.pid
             if process.poll() is not None:
                 said = process.stderr.read().decode(errors="replace") if process.stderr else ""
@@ -89,11 +94,14 @@ def _monitor() -> Iterator[int]:
 
 
 def _child(pid: int) -> int:
+    """The program that reads the device, among those that the command started."""
     with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
-        children = file.read().split()
-    if len(children) != 1:
-        raise BenchmarkError(f"the monitor has {len(children)} programs of its own; expected one")
-    return int(children[0])
+        children = [int(word) for word in file.read().split()]
+    for child in children:
+        with open(f"/proc/{child}/cmdline", encoding="utf-8", errors="replace") as file:
+            if "monitor.py" in file.read():
+                return child
+    raise BenchmarkError("the monitor has no program of its own on the device")
 
 
 def _cpu_s(pid: int) -> float:
