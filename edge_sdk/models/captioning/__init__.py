@@ -1,0 +1,1 @@
+"""Captions for images: an encoder, an LSTM with attention, searches, and measures."""
