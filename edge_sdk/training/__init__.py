@@ -18,6 +18,7 @@ SYSTEMS = Registry(
         "photo_tagging": "edge_sdk.models.photo_tagging._system:PhotoTaggingSystem",
         "scq": "edge_sdk.models.scq._system:ScqSystem",
         "svq": "edge_sdk.models.svq._system:SvqSystem",
+        "captioning": "edge_sdk.models.captioning._system:CaptioningSystem",
         "token_compression": "edge_sdk.models.token_compression._system:TokenCompressionSystem",
     },
     error=ModelError,

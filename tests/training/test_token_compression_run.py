@@ -11,9 +11,8 @@ import pytest
 import torch
 
 from edge_sdk.errors import EdgeSdkError, UnsupportedError
-from edge_sdk.models import load_model
-from edge_sdk.models.token_compression import _features
-from edge_sdk.models.token_compression._data import View
+from edge_sdk.models import _features, load_model
+from edge_sdk.models._views import View
 from edge_sdk.models.token_compression._system import TokenCompressionSystem
 from edge_sdk.models.token_compression._task import TokenCompressionTask, _unscaled
 from edge_sdk.models.token_compression.compressor import TokenCompressor

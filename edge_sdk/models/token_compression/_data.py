@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from edge_sdk.errors import MissingDependencyError, ModelError
 from edge_sdk.models import _images, _photos
+from edge_sdk.models._views import View
 from edge_sdk.training.seeds import derived
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 Split = Literal["train", "val"]
 
@@ -23,43 +19,6 @@ EMBEDDED = "embedded"
 _VAL_SHARE = 5  # of the packaged scenes every fifth is to judge with
 _LEAST_SHARE = 0.4  # of a photo's short side, for a square that is not the only one
 _VAL_OF_SUBSET = 10
-
-
-@dataclass(frozen=True)
-class View:
-    """A square of a photo.
-
-    Attributes:
-        path: The photo.
-        label: The number of its class, or of its scene.
-        share: Side of the square as a share of the photo's short side.
-        across: Where it lies, from 0 (left) to 1 (right).
-        down: From 0 (top) to 1 (bottom).
-        mirrored: Left and right changed.
-    """
-
-    path: Path
-    label: int
-    share: float
-    across: float
-    down: float
-    mirrored: bool
-
-    @staticmethod
-    def middle(path: Path, label: int = 0) -> View:
-        """The largest square in the middle."""
-        return View(path, label, 1.0, 0.5, 0.5, False)
-
-    def read(self, size: int) -> Image:
-        """The square, scaled to ``size`` pixels of a side.
-
-        Raises:
-            EdgeSdkError: The photo cannot be read.
-        """
-        from PIL import ImageOps
-
-        square = _images.square(_images.read_photo(self.path), self.share, self.across, self.down, size)
-        return ImageOps.mirror(square) if self.mirrored else square
 
 
 def views(root: str, split: Split, count: int, seed: int, subset: int = 0) -> list[View]:
@@ -85,18 +44,6 @@ def views(root: str, split: Split, count: int, seed: int, subset: int = 0) -> li
     seed = seed if split == "train" else 0
     numbered = ((photo, path, label, number) for photo, (path, label) in enumerate(photos) for number in range(count))
     return [_square(path, label, derived(seed, photo, number)) for photo, path, label, number in numbered]
-
-
-def identity(chosen: Sequence[View]) -> str:
-    """The SHA-256 over the squares, photos by their path, size and time of change, in hexadecimal."""
-    total = hashlib.sha256()
-    known: dict[Path, str] = {}
-    for view in chosen:
-        if view.path not in known:
-            facts = view.path.stat()
-            known[view.path] = f"{view.path.resolve()}\0{facts.st_size}\0{facts.st_mtime_ns}"
-        total.update(f"{known[view.path]}\0{view.share}\0{view.across}\0{view.down}\0{view.mirrored}\n".encode())
-    return total.hexdigest()
 
 
 def _square(path: Path, label: int, seed: int) -> View:

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from edge_sdk._files import write_atomic
 from edge_sdk.errors import ModelError
 from edge_sdk.models import _images
+from edge_sdk.models._features import features, weights_identity
 from edge_sdk.models.token_compression import losses, metrics
 from edge_sdk.models.token_compression._config import Config
 from edge_sdk.models.token_compression._data import Split, views
-from edge_sdk.models.token_compression._features import features, weights_identity
 from edge_sdk.models.token_compression.compressor import TokenCompressor
 from edge_sdk.models.token_compression.critic import TokenCritic
 from edge_sdk.models.token_compression.decoders import AttentionDecoder, ConvDecoder

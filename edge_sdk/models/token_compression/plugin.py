@@ -80,7 +80,7 @@ class TokenCompression(Model):
         """The settings, and hashes of the checkpoint, the photos and this code; None for a CLIP of another place."""
         from edge_sdk._files import sha256_file
         from edge_sdk.models._fingerprint import source_hash
-        from edge_sdk.models.token_compression._data import identity
+        from edge_sdk.models._views import identity
         from edge_sdk.models.token_compression.encoders import EFFICIENTNET
 
         if self.checkpoint is None and self.encoder_name != EFFICIENTNET:
@@ -135,7 +135,7 @@ class TokenCompression(Model):
         Raises:
             EdgeSdkError: There are no photos, or they cannot be read.
         """
-        from edge_sdk.models.token_compression._features import pixels
+        from edge_sdk.models._features import pixels
 
         wanted = "evaluation" if purpose == "reference" else purpose
         chosen = self._views(wanted, embedded=purpose == "reference")
@@ -167,8 +167,8 @@ class TokenCompression(Model):
 
     def preprocess(self, path: Path) -> Sample:
         """The middle of a photo, and FP32's tokens of it."""
-        from edge_sdk.models.token_compression._data import View
-        from edge_sdk.models.token_compression._features import pixels
+        from edge_sdk.models._features import pixels
+        from edge_sdk.models._views import View
 
         return self._sample(pixels(self.encoder, View.middle(path)))
 
@@ -179,7 +179,7 @@ class TokenCompression(Model):
         Raises:
             EdgeSdkError: Its weights are missing, or others than those that the checkpoint was trained with.
         """
-        from edge_sdk.models.token_compression._features import weights_identity
+        from edge_sdk.models._features import weights_identity
         from edge_sdk.models.token_compression.encoders import load_encoder
 
         if self._saved is None:

@@ -1,4 +1,4 @@
-"""The tokens of a frozen encoder, kept on disk so that it runs once.
+"""What a frozen image encoder gives for squares of photos, kept on disk so that it runs once.
 
 Shapes: i squares of photos, n tokens, d width of a token.
 """
@@ -8,9 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -20,16 +20,41 @@ from edge_sdk._files import storage_error, write_atomic
 from edge_sdk._paths import cache_dir
 from edge_sdk.errors import ModelError
 from edge_sdk.models import _images
-from edge_sdk.models.token_compression._data import View, identity
-
-if TYPE_CHECKING:
-    from edge_sdk.models.token_compression.encoders import TokenEncoder
+from edge_sdk.models._views import View, identity
 
 _BATCH = 16
 _EVERY_S = 15.0
 
 
-def features(encoder: TokenEncoder, weights: str, chosen: Sequence[View], say: Callable[[str], None]) -> np.ndarray:
+class Encoder(Protocol):
+    """Turns images ``[b, 3, s, s]``, normalised, into a square grid of tokens ``[b, n, d]``, row by row.
+
+    Attributes:
+        name: What it is, for messages.
+        image_size: Pixels of a side of the images.
+        grid: Tokens of a side, the root of n.
+        dim: Width of a token.
+        mean: Of each channel, for pixels from 0 to 1.
+        std: Likewise.
+    """
+
+    name: str
+    image_size: int
+    grid: int
+    dim: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __call__(self, images: torch.Tensor, /) -> torch.Tensor:
+        """The tokens of images."""
+        ...
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Its weights; a module has them."""
+        ...
+
+
+def features(encoder: Encoder, weights: str, chosen: Sequence[View], say: Callable[[str], None]) -> np.ndarray:
     """The tokens of squares of photos: read from the cache, or made and kept there.
 
     What was broken off goes on where it was.
@@ -65,7 +90,7 @@ def weights_identity(encoder: nn.Module) -> str:
     return total.hexdigest()
 
 
-def pixels(encoder: TokenEncoder, view: View) -> np.ndarray:
+def pixels(encoder: Encoder, view: View) -> np.ndarray:
     """A square as the encoder takes it: float32 ``[1, 3, s, s]``."""
     mean, std = (tuple(255 * one for one in values) for values in (encoder.mean, encoder.std))
     return _images.normalised(view.read(encoder.image_size), mean, std)
@@ -74,7 +99,7 @@ def pixels(encoder: TokenEncoder, view: View) -> np.ndarray:
 def _make(
     path: Path,
     shape: tuple[int, int, int],
-    encoder: TokenEncoder,
+    encoder: Encoder,
     chosen: Sequence[View],
     say: Callable[[str], None],
 ) -> None:
@@ -102,7 +127,7 @@ def _make(
 
 
 @torch.no_grad()
-def _encoded(encoder: TokenEncoder, images: np.ndarray) -> np.ndarray:
+def _encoded(encoder: Encoder, images: np.ndarray) -> np.ndarray:
     device = next(encoder.parameters()).device
     tokens = encoder(torch.from_numpy(images).to(device)).float().cpu()
     largest = torch.finfo(torch.float16).max
