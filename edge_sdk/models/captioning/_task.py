@@ -129,7 +129,7 @@ class CaptioningTask(Task):
         self.metrics = {
             "cider": float(np.mean(cider(self.said, wanted))),
             **{f"bleu_{order}": bleu(self.said, wanted, order) for order in (1, 4)},
-            "loss": float(torch.stack(self._losses_found).sum()) / len(wanted),
+            "nats_per_word": float(torch.stack(self._losses_found).sum()) / len(wanted),
         }
         self._losses_found = []
         self.log_dict({f"val/{name}": value for name, value in self.metrics.items()})
