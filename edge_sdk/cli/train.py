@@ -11,7 +11,9 @@ from edge_sdk.cli._parser import Parser, UsageError, example
 
 def configure(parser: Parser) -> None:
     """Adds the verb's arguments."""
-    parser.add_argument("system", metavar="SYSTEM", help="what to train: photo_tagging, scq, svq, token_compression or captioning")
+    parser.add_argument(
+        "system", metavar="SYSTEM", help="what to train: photo_tagging, scq, svq, token_compression or captioning"
+    )
     parser.add_argument(
         "settings",
         nargs="*",

@@ -55,6 +55,7 @@ def test_public_names():
         "deploy",
         "evaluate",
         "load_target",
+        "monitor",
         "profile",
         "target_names",
     ]
