@@ -27,7 +27,7 @@ from edge_sdk.devices import _facts, _watch
 from edge_sdk.devices._lease import HOLDER, Lease
 from edge_sdk.devices._link import END, Done, Link, quoted
 from edge_sdk.devices._process import Child, Limits
-from edge_sdk.devices._protocol import BrokenStreamError, conversation, plain
+from edge_sdk.devices._protocol import BrokenStreamError, conversation
 from edge_sdk.devices._store import Store, Tree
 from edge_sdk.devices.base import Device
 from edge_sdk.errors import DeviceError, LinkLostError
@@ -149,13 +149,12 @@ class RemoteDevice(Device):
                     try:
                         for reading in parse(self._answer(child, None)):
                             yield reading
-                            left -= 1
+                            left -= bool(count)
+                            if count and not left:
+                                return
                         return
                     except BrokenStreamError as error:
-                        end = plain(child.tail()).strip()
-                        raise DeviceError(
-                            f"device '{self.uri}': its monitor failed: {error}\n{end}".rstrip()
-                        ) from error
+                        raise _watch.failed(self.uri, error, child.tail()) from error
             except LinkLostError as error:
                 if error.is_final:
                     raise

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from edge_sdk.devices import _android, _facts
 from edge_sdk.devices._process import Limits
 from edge_sdk.devices._protocol import BrokenStreamError, plain
+from edge_sdk.errors import DeviceError
 from edge_sdk.schema._base import faults
 from edge_sdk.schema.reading import Charge, Reading, SystemMemory
 
@@ -22,6 +23,11 @@ _END = "end"
 def limits(period_s: float) -> Limits:
     """What a monitor may do before it is stopped: it runs until it is told to end."""
     return Limits(line_bytes=1 << 18, total_bytes=1 << 62, silence_s=period_s + 30, overall_s=float("inf"))
+
+
+def failed(uri: str, error: BrokenStreamError, tail: str) -> DeviceError:
+    """The error for a monitor that misbehaved, with the end of its standard error."""
+    return DeviceError(f"device '{uri}': its monitor failed: {error}\n{plain(tail).strip()}".rstrip())
 
 
 def readings(lines: Iterable[bytes]) -> Iterator[Reading]:

@@ -108,7 +108,7 @@ class LocalDevice(Device):
             try:
                 yield from _watch.readings(child.lines())
             except BrokenStreamError as error:
-                raise DeviceError(f"device '{self.uri}': its monitor failed: {error}\n{plain(child.tail())}") from error
+                raise _watch.failed(self.uri, error, child.tail()) from error
 
     def scratch(self, name: str) -> str:
         """A path in a temporary folder that ``close`` removes."""

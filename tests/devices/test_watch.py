@@ -45,6 +45,13 @@ def test_a_link_that_drops_leaves_a_gap_and_no_error(far) -> None:
         assert len(list(readings)) == 3
 
 
+def test_a_link_that_drops_after_the_last_reading_asks_for_no_more(far) -> None:
+    with open_device(far.uri) as device, closing(device.watch(0.1, 2)) as readings:
+        assert len(list(itertools.islice(readings, 2))) == 2
+        far.link.cut()
+        assert list(readings) == []
+
+
 @pytest.mark.parametrize(
     ("program", "said"),
     [
