@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,13 @@ class View:
     def middle(path: Path, label: int = 0) -> View:
         """The largest square in the middle."""
         return View(path, label, 1.0, 0.5, 0.5, False)
+
+    @staticmethod
+    def drawn(path: Path, seed: int, least_share: float, label: int = 0) -> View:
+        """A square of a random size and place, mirrored or not, always the same for a seed."""
+        draw = random.Random(seed)
+        share = least_share + (1 - least_share) * draw.random()
+        return View(path, label, share, draw.random(), draw.random(), draw.random() < 0.5)
 
     def read(self, size: int) -> Image:
         """The square, scaled to ``size`` pixels of a side.

@@ -50,6 +50,11 @@ class TrainerSettings(Settings):
     channels_last: bool
     deterministic: bool
 
+    def check_one_device(self, system: str) -> None:
+        """Raises ValueError where a system that trains on one device is given several."""
+        if self.devices != 1:
+            raise ValueError(f"trainer.devices is {self.devices!r}; {system} trains on one device: give 1")
+
 
 class RunConfig(Settings):
     """What every system's settings have."""

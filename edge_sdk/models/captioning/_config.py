@@ -62,6 +62,5 @@ class Config(RunConfig):
     def _together(self) -> Config:
         if not self.data.root:
             raise ValueError("data.root is empty; give data.root=PATH of COCO's folder, or data=embedded")
-        if self.trainer.devices != 1:
-            raise ValueError(f"trainer.devices is {self.trainer.devices!r}; captioning trains on one device: give 1")
+        self.trainer.check_one_device("captioning")
         return self

@@ -52,7 +52,9 @@ def captioned(root: str, split: Split, views: int, seed: int, subset: int = 0) -
     photos = photos[:subset] if subset else photos
     count = views if split == "train" else 1
     return [
-        Captioned(_square(path, derived(seed, photo, number)) if number else View.middle(path), captions)
+        Captioned(
+            View.drawn(path, derived(seed, photo, number), _LEAST_SHARE) if number else View.middle(path), captions
+        )
         for photo, (path, captions) in enumerate(photos)
         for number in range(count)
     ]
@@ -65,14 +67,6 @@ def scenes() -> dict[str, tuple[str, ...]]:
 
     content = yaml.safe_load(Path(__file__).with_name("captions.yaml").read_text("utf-8"))
     return {scene: tuple(captions) for scene, captions in content.items()}
-
-
-def _square(path: Path, seed: int) -> View:
-    import random
-
-    draw = random.Random(seed)
-    share = _LEAST_SHARE + (1 - _LEAST_SHARE) * draw.random()
-    return View(path, 0, share, draw.random(), draw.random(), draw.random() < 0.5)
 
 
 def _embedded(split: Split) -> list[tuple[Path, tuple[str, ...]]]:

@@ -58,7 +58,7 @@ class CaptioningTask(Task):
                 f"there are {len(self.photos['train'])} squares to train on, fewer than a batch: give "
                 f"data.batch_size={len(self.photos['train'])} or less."
             )
-        said = {captions: None for photo in self.photos["train"] for captions in photo.captions}
+        said = dict.fromkeys(caption for photo in self.photos["train"] for caption in photo.captions)
         self.vocabulary = Vocabulary.of(said, data.least_count)
         path = Path(chosen.checkpoint).expanduser() if chosen.checkpoint else None
         self.encoder = [PlacesEncoder(chosen.name, chosen.image_size, path, config.seed)]  # not among the weights

@@ -108,8 +108,7 @@ class Config(RunConfig):
                 "early_stop.patience would end the run before its prior is trained; give prior.enabled=false, or "
                 "early_stop.patience=0"
             )
-        if self.trainer.devices != 1:
-            raise ValueError(f"trainer.devices is {self.trainer.devices!r}; svq trains on one device: give 1")
+        self.trainer.check_one_device("svq")
         return self
 
 

@@ -118,10 +118,7 @@ class Config(RunConfig):
                 "model.clip.freeze is false; an encoder that learns with its compressor makes tokens that are easy to "
                 "compress and say little, so that only frozen ones are trained with: give true"
             )
-        if self.trainer.devices != 1:
-            raise ValueError(
-                f"trainer.devices is {self.trainer.devices!r}; token_compression trains on one device: give 1"
-            )
+        self.trainer.check_one_device("token_compression")
         return self
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import random
 from pathlib import Path
 from typing import Literal
 
@@ -43,13 +42,9 @@ def views(root: str, split: Split, count: int, seed: int, subset: int = 0) -> li
         return [View.middle(path, label) for path, label in photos]
     seed = seed if split == "train" else 0
     numbered = ((photo, path, label, number) for photo, (path, label) in enumerate(photos) for number in range(count))
-    return [_square(path, label, derived(seed, photo, number)) for photo, path, label, number in numbered]
-
-
-def _square(path: Path, label: int, seed: int) -> View:
-    draw = random.Random(seed)
-    share = _LEAST_SHARE + (1 - _LEAST_SHARE) * draw.random()
-    return View(path, label, share, draw.random(), draw.random(), draw.random() < 0.5)
+    return [
+        View.drawn(path, derived(seed, photo, number), _LEAST_SHARE, label) for photo, path, label, number in numbered
+    ]
 
 
 def _embedded(split: Split) -> list[tuple[Path, int]]:
