@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -109,6 +110,11 @@ def make(z: Tensor, codebook: Tensor, penalty: float, anchor: str) -> Problem:
     _check_finite("latents", z)
     _look_for_singular(codebook.detach(), penalty)
     return Problem(z, codebook, penalty, nearest(z.detach(), codebook.detach()) if anchor == "vq" else None)
+
+
+def on_device(numbers: Mapping[str, int], device: torch.device) -> int:
+    """How much to take on at once: the number for ``cpu`` on a processor, that for ``cuda`` elsewhere."""
+    return numbers["cpu" if device.type == "cpu" else "cuda"]
 
 
 def check_anchor(anchor: str) -> None:

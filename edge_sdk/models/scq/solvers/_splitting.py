@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from edge_sdk.models.scq.solvers._problem import Problem
+from edge_sdk.models.scq.solvers._problem import Problem, on_device
 
 _RELAXATION = 1.9
 _OWN = 1 - _RELAXATION / 2
@@ -125,7 +125,7 @@ class Splitting:
     def run(self, iterations: int) -> None:
         """Iterates."""
         n, k = self._state.shape
-        at_once = max(1, _NUMBERS_AT_ONCE["cpu" if self._state.device.type == "cpu" else "cuda"] // k)
+        at_once = max(1, on_device(_NUMBERS_AT_ONCE, self._state.device) // k)
         for begin in range(0, n, at_once):
             self._run(slice(begin, begin + at_once), iterations)
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from edge_sdk.models.scq.solvers._problem import Problem
+from edge_sdk.models.scq.solvers._problem import Problem, on_device
 
 _GROUP_NUMBERS = {"cpu": 1 << 17, "cuda": 1 << 26}  # of the systems of a group, or of its gathered codes
 _PADDING, _PADDING_FREE = 1.3, 4  # the largest support of a group is so much larger than its smallest at most
@@ -167,7 +167,7 @@ class Systems:
         codes = torch.cat([support.nonzero()[:, 1], counts.new_full((1,), k)])
         sizes, order = counts.sort()
         ends = sizes.cpu()
-        numbers = _GROUP_NUMBERS["cpu" if support.device.type == "cpu" else "cuda"]
+        numbers = on_device(_GROUP_NUMBERS, support.device)
         begin = 0
         while begin < len(ends):
             limit = int(ends[begin] * _PADDING) + _PADDING_FREE

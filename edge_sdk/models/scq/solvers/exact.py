@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from edge_sdk.models.scq.solvers._descent import descend
-from edge_sdk.models.scq.solvers._problem import Found, Problem, least_penalty
+from edge_sdk.models.scq.solvers._problem import Found, Problem, least_penalty, on_device
 from edge_sdk.models.scq.solvers._splitting import Basis, Splitting
 from edge_sdk.models.scq.solvers._support import Systems
 
@@ -43,7 +43,7 @@ def weights(problem: Problem) -> Found:
     inner = Problem(inner.z - middle, inner.codebook - middle, penalty, inner.anchor)
     n, k = len(inner.z), len(inner.codebook)
     found, residual = problem.z.new_empty(n, k), torch.empty_like(inner.z)
-    rows = max(1, _CHUNK_NUMBERS["cpu" if inner.z.device.type == "cpu" else "cuda"] // k)
+    rows = max(1, on_device(_CHUNK_NUMBERS, inner.z.device) // k)
     basis, systems = Basis.of(inner.codebook, torch.float32), Systems(inner.codebook, penalty)
     iterations = 0
     for part in torch.arange(n, device=inner.z.device).split(rows):
