@@ -1,10 +1,11 @@
-"""Training: what learned steps cost beside FP32, and whether the loader keeps up."""
+"""Training: what learned steps cost beside FP32, what kept memory saves, and whether the loader keeps up."""
 
 from __future__ import annotations
 
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -20,6 +21,7 @@ CLASSES = 80
 PHOTOS, QUICK_PHOTOS = 512, 32
 PHOTO_SIZE = (640, 480)
 BATCH = 16
+STEPS = 5
 LOADER = Limit(at_least=1.0)
 LSQ_FORWARD = Limit(at_most=1.6, by_interval=True)
 
@@ -28,7 +30,39 @@ def run(context: Context) -> Iterator[Row]:
     """A training step of ResNet-18 with LSQ's quantizers over one in FP32 with batch normalisation."""
     for size, batch in QUICK_SIZES if context.quick else SIZES:
         yield from lsq_cost(context, size, batch)
+    yield memory_kept(context)
     yield loader_speed(context)
+
+
+def memory_kept(context: Context) -> Row:
+    """A training step of SVQ where freed memory goes back to the kernel, over one where it is kept, as in a run."""
+    import torch
+
+    from edge_sdk.models.svq.network import SVQ
+    from edge_sdk.profiling.interleave import compare_rounds
+    from edge_sdk.training.memory import kept_memory
+
+    torch.manual_seed(0)
+    size = 32 if context.quick else 64
+    network, images = SVQ(image_size=size), torch.rand(BATCH, 3, size, size)
+
+    def steps(keep: bool) -> list[float]:
+        times = []
+        with kept_memory() if keep else nullcontext():
+            for _ in range(1 + STEPS):
+                begin = perf_counter()
+                (network(images)["recon"] - images).square().mean().backward()
+                network.zero_grad()
+                times.append((perf_counter() - begin) * 1e3)
+        return times[1:]
+
+    rounds = QUICK_ROUNDS if context.quick else ROUNDS
+    sides = {"given back": partial(steps, False), "kept": partial(steps, True)}
+    times = in_turns(sides, rounds, lambda line: context.say(f"memory: {line}"))
+    found = compare_rounds([times["kept"], times["given back"]])
+    kept_ms, given_ms = found.medians_ms
+    how = f"SVQ, batch {BATCH}, {rounds} rounds of {STEPS} steps in turns; {given_ms:.1f} ms and {kept_ms:.1f} ms"
+    return Row("memory given back / kept, training step", found.ratios[1].value, "ratio", how, found.ratios[1].ci95)
 
 
 def lsq_cost(context: Context, size: int, batch: int) -> Iterator[Row]:

@@ -18,6 +18,7 @@ from edge_sdk.training._run_folder import CONFIG, LAST, TENSORBOARD, RunFolder, 
 from edge_sdk.training.base import Say, Sweeping, System
 from edge_sdk.training.config import RunConfig, TrainerSettings, compose, read_config
 from edge_sdk.training.faults import mapped
+from edge_sdk.training.memory import kept_memory
 from edge_sdk.training.task import Task
 
 _MAY_CHANGE = ("data.root", "data.workers", "data.cache_mib", "trainer.")
@@ -75,7 +76,7 @@ def _run(system: System, config: RunConfig, out: Path, resume: bool, say: Say) -
     if _ranks.is_first() and not (resume and (out / CONFIG).exists()):
         start(out, config)
     if not (resume and read_metrics(out).get("finished")):
-        with mapped(out), _quiet():
+        with mapped(out), _quiet(), kept_memory():
             _fit(system, config, out, resume, say)
     metrics = read_metrics(out)
     return Result(out, out / metrics["weights"], metrics, _ranks.is_first())
