@@ -54,8 +54,12 @@ SENSORS = ("rapl", "nvml", "ina3221", "jtop", "battery", "power_supply")
 MAX_RATE_HZ = 1000
 
 
-def read(argv):
+def read(argv, session=False):
     """The request of a command line, checked: version, fields, types, and that its files are there.
+
+    Args:
+        argv: One word, the path of the request.
+        session: Whether it is for a session, which neither times nor writes anything.
 
     Raises:
         Refused: Something is wrong with it.
@@ -72,7 +76,7 @@ def read(argv):
     for name, fields in _GROUPS.items():
         if request[name] is not None:
             _check(name, request[name], fields)
-    _check_values(request)
+    _check_values(request, session)
     for path in [request["reference"]] + [part["program"] for part in request["parts"]]:
         if not os.path.isfile(inside(request["bundle"], path)):
             raise Refused("the bundle holds no file %s" % path)
@@ -131,7 +135,7 @@ def _check(where, value, fields):
         raise Refused("; ".join(wrong))
 
 
-def _check_values(request):
+def _check_values(request, session):
     names = [part["name"] for part in request["parts"]]
     if not names or len(set(names)) != len(names):
         raise Refused("request.parts: expected at least one part and no name twice, found %s" % names)
@@ -142,7 +146,9 @@ def _check_values(request):
         raise Refused("request.threads is %d; expected at least 1" % request["threads"])
     if request["affinity"] is not None and not all(type(cpu) is int and cpu >= 0 for cpu in request["affinity"]):
         raise Refused("request.affinity: expected processor numbers")
-    if request["timing"] is None and request["outputs"] is None:
+    if session and not (request["timing"] is request["inputs"] is request["outputs"] is None):
+        raise Refused("the request of a session asks for timing or outputs; expected neither")
+    if not session and request["timing"] is None and request["outputs"] is None:
         raise Refused("the request asks for neither timing nor outputs")
     if request["inputs"] is not None and request["outputs"] is None:
         raise Refused("request.inputs is given without request.outputs")

@@ -16,6 +16,7 @@ from time import perf_counter_ns
 
 import _arrays
 import _request
+import _session
 from _channel import Channel
 from _measure import Measuring
 from _request import Refused
@@ -23,6 +24,7 @@ from _request import Refused
 __all__ = ["Loaded", "Refused", "Runtime", "main"]
 
 PROTOCOL_VERSION = _request.PROTOCOL_VERSION
+SESSION = "--session"
 
 
 class Loaded:
@@ -34,6 +36,10 @@ class Loaded:
         The callable is what is timed: the runtime's own call, inputs already in its form.
         """
         raise NotImplementedError
+
+    def feed(self, feed):
+        """As ``bind``, for one call of many in a session, each with inputs of its own."""
+        return self.bind(feed)
 
     def arrays(self, result):
         """What the callable returned as numpy arrays of their own memory, in the order of the outputs."""
@@ -87,6 +93,10 @@ class Runtime:
         """What the GPU tells after the timed part, as ``gpu`` of the result; None where there is none."""
         return None
 
+    def gpu_mib(self):
+        """MiB of the GPU's memory that this process holds; None where there is none."""
+        return None
+
     def memory_full(self, error):
         """What to say where an error of the runtime means that the memory of its device is full, else None."""
         return None
@@ -97,7 +107,7 @@ def main(runtime, argv=None, root=""):
 
     Args:
         runtime: The runner's `Runtime`.
-        argv: The command line; its one argument is the path of the request.
+        argv: The command line: the path of the request, with ``--session`` before it for a session.
         root: Goes before paths of ``/sys``, for tests.
 
     Returns:
@@ -160,14 +170,17 @@ class _Run:
     def run(self, argv):
         """Answers the request with messages up to ``result``."""
         self.channel.stage = "request"
-        self.request = request = _request.read(argv)
+        session = argv[:1] == [SESSION]
+        self.request = request = _request.read(argv[1:] if session else argv, session)
         measuring = Measuring(request, self.channel, _usable_processors(), self.root)
         self.threads = self._place(request)
         self.channel.stage = "import"
         version = self.runtime.start(self.threads, request["options"])
         self.channel.send("hello", **self._hello(version))
         timed = {"latency": None, "memory": None}
-        if request["timing"] is None:
+        if session:
+            self._serve()
+        elif request["timing"] is None:
             references = self._references()
             self._load()
         else:
@@ -186,6 +199,11 @@ class _Run:
         # A key that older hosts do not know is sent only where there is something to say.
         timed.update({"gpu": gpu} if gpu is not None else {})
         self.channel.send("result", outputs=outputs, conditions=conditions, facts=facts, power=power, **timed)
+
+    def _serve(self):
+        parts, _ = self._load()
+        self.channel.progress("session")
+        _session.serve(sys.stdin.buffer, parts, self.request["parts"], self.channel, self.runtime.gpu_mib)
 
     def _hello(self, version):
         return {

@@ -139,6 +139,36 @@ class Child:
         except (BrokenPipeError, ValueError):
             raise BrokenStreamError("it no longer listens.") from None
 
+    def send(self, data: bytes) -> None:
+        """Sends bytes to standard input, however many, while what comes on standard error is kept.
+
+        Raises:
+            BrokenStreamError: Nobody reads them.
+        """
+        stdin, errors = self._process.stdin, self._process.stderr
+        assert stdin is not None and errors is not None
+        if stdin.closed:
+            raise BrokenStreamError("it no longer listens.")
+        os.set_blocking(stdin.fileno(), False)
+        rest = memoryview(data)
+        with selectors.DefaultSelector() as selector:
+            selector.register(stdin, selectors.EVENT_WRITE)
+            selector.register(errors, selectors.EVENT_READ)
+            while rest:
+                ready = selector.select(self._limits.silence_s)
+                if not ready:
+                    raise BrokenStreamError(f"it took nothing for {self._limits.silence_s:g} s.")
+                for key, _ in ready:
+                    if key.fileobj is stdin:
+                        try:
+                            rest = rest[os.write(key.fd, rest) :]
+                        except BrokenPipeError:
+                            raise BrokenStreamError("it no longer listens.") from None
+                    elif chunk := os.read(key.fd, _CHUNK):
+                        self._keep(chunk)
+                    else:
+                        selector.unregister(errors)
+
     def hang_up(self) -> None:
         """Closes standard input, which tells the program to end."""
         if self._process.stdin is not None:

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from edge_sdk.errors import DeviceError, MissingDependencyError
 from edge_sdk.schema._base import faults
-from edge_sdk.schema.messages import Failure, Hello, Message, Progress, Result
+from edge_sdk.schema.messages import Answer, Failure, Hello, Message, Progress, Result
 
 _CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[^\n\t\x20-\x7e\xa0-\U0010ffff]|[\u202a-\u202e\u2066-\u2069]")
 _SHOWN = 160
@@ -32,7 +32,13 @@ def _adapter() -> TypeAdapter[Message]:
 
 
 def conversation(
-    lines: Iterable[bytes], uri: str, runtime: str, tail: Callable[[], str], advice: str | None = None
+    lines: Iterable[bytes],
+    uri: str,
+    runtime: str,
+    tail: Callable[[], str],
+    advice: str | None = None,
+    *,
+    session: bool = False,
 ) -> Iterator[Message]:
     """A runner's messages up to ``result``.
 
@@ -42,6 +48,7 @@ def conversation(
         runtime: The runtime, for messages.
         tail: Gives the end of the runner's standard error when something went wrong.
         advice: How to bring a missing runtime there, None for the package of this machine.
+        session: Whether it answers calls.
 
     Raises:
         DeviceError: The runner failed or did not keep to the protocol.
@@ -74,6 +81,8 @@ def conversation(
             if isinstance(message, Hello) and message.runtime != runtime:
                 fail(f"it calls itself '{plain(message.runtime)}'.")
             greeted = True
+            if isinstance(message, Answer) and not session:
+                fail("it answered a call, and none was made.")
             if isinstance(message, Progress):
                 stage = plain(message.stage)
             yield message

@@ -30,6 +30,7 @@ from edge_sdk.devices._process import Child, Limits
 from edge_sdk.devices._protocol import BrokenStreamError, conversation
 from edge_sdk.devices._store import Store, Tree
 from edge_sdk.devices.base import Device
+from edge_sdk.devices.session import Session, endless
 from edge_sdk.errors import DeviceError, LinkLostError
 from edge_sdk.schema.messages import Message
 from edge_sdk.schema.reading import Reading
@@ -269,16 +270,7 @@ class RemoteDevice(Device):
             request: The request.
             lines: Turns what the script prints into the protocol's lines.
         """
-        self._used = True
-        self._patiently("run", lambda _: self._hold())
-        whole = (
-            f"(\numask 022\ncd {quoted(self._base)} || exit 1\n"
-            f"mkdir -p runs/{self._session} && cd runs/{self._session} || exit 1\n"
-            "cat > request.json || exit 1\n"
-            f"EDGE_SDK_SESSION={self._session} sh -c {quoted(f'echo $$ > pid{chr(10)}{script}')} < /dev/null\n"
-            "code=$?\nrm -f pid\nexit $code\n)\n"
-            f"printf '%s\\n' \"{END.decode()}$?\""
-        )
+        whole = self._whole("cat > request.json || exit 1", script, "< /dev/null")
         ended = False
         source = iter([request.model_dump_json().encode()])
         try:
@@ -289,6 +281,40 @@ class RemoteDevice(Device):
         finally:
             if not ended:
                 self._stop_runner()
+
+    @contextmanager
+    def _calling(self, runtime: str, script: str, request: RunRequest) -> Iterator[Session]:
+        """Likewise for a runner that answers calls, which come on its standard input."""
+        folder = f"runs/{self._session}"
+        self.script(
+            f"mkdir -p {folder} && cat > {folder}/request.json",
+            "session",
+            source=lambda _: iter([request.model_dump_json().encode()]),
+        )
+        ended = False
+        try:
+            with self._link.child(self._whole("", script, ""), endless(self._limits), stdin=True) as child:
+                answer = self._answer(child, None)
+                messages = conversation(answer, self.uri, runtime, child.tail, self._advice, session=True)
+                session = Session(self.uri, child, messages)
+                yield session
+                session.close()
+                ended = True
+        finally:
+            if not ended:
+                self._stop_runner()
+
+    def _whole(self, before: str, script: str, stdin: str) -> str:
+        """A script that runs another in the session's folder, and then says how it ended."""
+        self._used = True
+        self._patiently("run", lambda _: self._hold())
+        return (
+            f"(\numask 022\ncd {quoted(self._base)} || exit 1\n"
+            f"mkdir -p runs/{self._session} && cd runs/{self._session} || exit 1\n{before}\n"
+            f"EDGE_SDK_SESSION={self._session} sh -c {quoted(f'echo $$ > pid{chr(10)}{script}')} {stdin}\n"
+            "code=$?\nrm -f pid\nexit $code\n)\n"
+            f"printf '%s\\n' \"{END.decode()}$?\""
+        )
 
     def _execute(self, words: list[str]) -> str:
         """Runs the user's own program once; what it prints on standard output and standard error."""

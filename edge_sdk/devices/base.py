@@ -6,12 +6,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Generator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
+from edge_sdk.errors import UnsupportedError
 from edge_sdk.schema.messages import Message
 from edge_sdk.schema.reading import Reading
 from edge_sdk.schema.report import ReportDevice
 from edge_sdk.schema.request import RunRequest
+
+if TYPE_CHECKING:
+    from edge_sdk.devices.session import Session
 
 
 class Device(ABC):
@@ -48,6 +52,23 @@ class Device(ABC):
             DeviceError: The runner failed, fell silent or answered something else than the protocol.
             MissingDependencyError: The runtime is not installed on the device.
         """
+
+    def session(self, runtime: str, request: RunRequest) -> AbstractContextManager[Session]:
+        """Starts the runner of ``runtime``, which loads the request's bundle and then answers calls.
+
+        Args:
+            runtime: The backend's name.
+            request: Without timing, inputs and outputs.
+
+        Raises:
+            UnsupportedError: Runners of this device answer no calls.
+            DeviceError: The runner failed.
+            MissingDependencyError: The runtime is not installed on the device.
+        """
+        raise UnsupportedError(
+            f"device '{self.uri}': its runner takes a whole run at a time and answers no single calls; use local or "
+            "ssh://[user@]host[:port]."
+        )
 
     @abstractmethod
     def watch(self, period_s: float = 1.0, count: int = 0) -> Generator[Reading, None, None]:

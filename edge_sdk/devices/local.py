@@ -20,6 +20,7 @@ from edge_sdk.devices import _facts, _watch
 from edge_sdk.devices._process import Child, Limits
 from edge_sdk.devices._protocol import BrokenStreamError, conversation, plain
 from edge_sdk.devices.base import Device
+from edge_sdk.devices.session import SESSION, Session, endless
 from edge_sdk.errors import DeviceError, unknown_name
 from edge_sdk.schema.messages import Message
 from edge_sdk.schema.reading import Reading
@@ -93,12 +94,24 @@ class LocalDevice(Device):
 
     def run(self, runtime: str, request: RunRequest) -> Generator[Message, None, None]:
         """Runs a request in a process of its own; see `Device.run`."""
+        with Child(self._command(runtime, request), _environment(), self._limits) as child:
+            yield from conversation(child.lines(), self.uri, runtime, child.tail)
+
+    @contextmanager
+    def session(self, runtime: str, request: RunRequest) -> Iterator[Session]:
+        """Starts a runner that answers calls; see `Device.session`."""
+        command = self._command(runtime, request, SESSION)
+        with Child(command, _environment(), endless(self._limits), stdin=True) as child:
+            session = Session(self.uri, child, conversation(child.lines(), self.uri, runtime, child.tail, session=True))
+            yield session
+            session.close()
+
+    def _command(self, runtime: str, request: RunRequest, *words: str) -> list[str]:
+        """The runner's command line; the request is written to a file."""
         runner = self._runner(runtime)
         path = Path(self.scratch("request.json"))
         write_atomic(path, request.model_dump_json())
-        command = [self._python, "-X", "faulthandler", str(runner), str(path)]
-        with Child(command, _environment(), self._limits) as child:
-            yield from conversation(child.lines(), self.uri, runtime, child.tail)
+        return [self._python, "-X", "faulthandler", str(runner), *words, str(path)]
 
     def watch(self, period_s: float = 1.0, count: int = 0) -> Generator[Reading, None, None]:
         """What this machine is doing; see `Device.watch`."""

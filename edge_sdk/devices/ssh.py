@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
 from urllib.parse import urlsplit
@@ -17,6 +18,7 @@ from edge_sdk.devices import _facts, _watch
 from edge_sdk.devices._link import Link, quoted
 from edge_sdk.devices._protocol import plain
 from edge_sdk.devices._remote import RemoteDevice
+from edge_sdk.devices.session import SESSION, Session
 from edge_sdk.errors import DeviceError, unknown_name
 from edge_sdk.schema.messages import Message
 from edge_sdk.schema.reading import Reading
@@ -146,15 +148,30 @@ class SshDevice(RemoteDevice):
 
     def _run_packaged(self, runtime: str, request: RunRequest) -> Generator[Message, None, None]:
         """Runs a request by the Python runner, in the environment that was set up for its runtime."""
+        yield from self._converse(runtime, self._start(runtime, request), request)
+
+    @contextmanager
+    def session(self, runtime: str, request: RunRequest) -> Iterator[Session]:
+        """Starts a runner there that answers calls; see `Device.session`."""
+        if self._native is not None:
+            with super().session(runtime, request) as session:
+                yield session
+            return
+        with self._calling(runtime, self._start(runtime, request, SESSION), request) as session:
+            yield session
+
+    def _start(self, runtime: str, request: RunRequest, *words: str) -> str:
+        """Lines of a script that run the runner."""
         runtimes = data_dir("runtimes")
         known = sorted(path.parent.name for path in runtimes.glob("*/runner.py"))
         if runtime not in known:
             raise DeviceError(f"device '{self.uri}': " + unknown_name("runner", runtime, known))
         program = f"{self.push(runtimes)}/{runtime}/runner.py"
-        script = f'{self._python(runtime)}\nexec "$py" -X faulthandler {quoted(program)} "$PWD/request.json"'
+        command = f'exec "$py" -X faulthandler {quoted(program, *words)} "$PWD/request.json"'
+        script = f"{self._python(runtime)}\n{command}"
         if request.power is not None and _RAILS & set(request.power.sensors):
             script = f"export EDGE_SDK_JETSON={quoted(self.push(data_dir('jetson')))}\n{script}"
-        yield from self._converse(runtime, script, request)
+        return script
 
     def _monitor(self, period_s: float, count: int) -> tuple[str, Callable[[Iterable[bytes]], Iterator[Reading]]]:
         """By the monitor that Edge SDK brings, which any Python 3.8 of the device runs."""

@@ -121,6 +121,31 @@ class Result(Frozen):
     gpu: Gpu | None = None
 
 
+class Array(Frozen):
+    """An array: ``data`` is its bytes row by row, in base64."""
+
+    name: _Text
+    dtype: Literal["float32", "float16", "int64", "int32", "int8", "uint8", "bool"]
+    shape: Annotated[list[Annotated[int, Field(ge=0, le=2**30)]], Field(max_length=16)]
+    data: str
+
+
+class SessionMemory(Frozen):
+    """What the runner's process holds now, in MiB; None where that is not told or there is no GPU."""
+
+    resident_mib: Annotated[float, Field(ge=0)] | None
+    gpu_mib: Annotated[float, Field(ge=0)] | None
+
+
+class Answer(Frozen):
+    """What one call of a session gave, and how long the runtime's own call took."""
+
+    type: Literal["answer"]
+    ns: _Nanoseconds
+    outputs: list[Array]
+    memory: SessionMemory | None
+
+
 class Failure(Frozen):
     """The last message of a run that failed (``"type": "error"``)."""
 
@@ -130,4 +155,6 @@ class Failure(Frozen):
     message: _Text
 
 
-Message = Annotated[Hello | Progress | Samples | Power | Window | Result | Failure, Field(discriminator="type")]
+Message = Annotated[
+    Hello | Progress | Samples | Power | Window | Answer | Result | Failure, Field(discriminator="type")
+]

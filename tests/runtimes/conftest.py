@@ -6,7 +6,7 @@ import importlib.util
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,14 +117,16 @@ def request(folder: Path, program: str, parts=("forward",), **changes) -> dict[s
 
 @pytest.fixture
 def ask(tmp_path: Path) -> Ask:
-    """Runs a runner with a request."""
+    """Runs a runner with a request, and what it finds on its standard input."""
 
-    def run(runner: str | Path, content: Any) -> Answer:
+    def run(runner: str | Path, content: Any, words: Sequence[str] = (), stdin: bytes = b"") -> Answer:
         path = tmp_path / "request.json"
         path.write_text(content if isinstance(content, str) else json.dumps(content))
         file = RUNTIMES / runner / "runner.py" if isinstance(runner, str) else runner
-        done = subprocess.run([sys.executable, str(file), str(path)], capture_output=True, text=True, timeout=120)
-        return Answer(done.returncode, [json.loads(line) for line in done.stdout.splitlines()], done.stderr)
+        command = [sys.executable, str(file), *words, str(path)]
+        done = subprocess.run(command, capture_output=True, input=stdin, timeout=120)
+        messages = [json.loads(line) for line in done.stdout.splitlines()]
+        return Answer(done.returncode, messages, done.stderr.decode(errors="replace"))
 
     return run
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from pathlib import Path
 
@@ -21,19 +22,27 @@ TROUBLE = {trouble!r}
 launches = []
 
 class Tensor:
-    def __init__(self, array): self.array = array
-    def to(self, device): return self
+    def __init__(self, array): self.array, self.shape = array, array.shape
+    def to(self, device): return Tensor(self.array.copy())
+    def copy_(self, other): self.array[:] = other.array
     def cpu(self): return self
     def numpy(self): return self.array
+
+class Doubled(Tensor):
+    # Of whatever its input holds when it is read, as what a captured graph gives.
+    def numpy(self): return self.array * 2
 
 class Loader:
     def __init__(self, path, name, single, runners, device):
         if TROUBLE == "load": raise RuntimeError("CUDA error: out of memory")
+        self.runs = 0
         assert single is True and name == "model"
     def run(self, inputs):
         launches.append("run")
+        self.runs += 1
+        if TROUBLE == "captured twice" and self.runs > 4: raise RuntimeError("it was captured again")
         if TROUBLE == "run": raise RuntimeError("run_func_(...) API call failed at container_runner.cpp, line 146")
-        return [Tensor(inputs[0].array * 2)]
+        return [Doubled(inputs[0].array)]
 
 class Event:
     def __init__(self, enable_timing): assert enable_timing
@@ -79,7 +88,7 @@ GPU = {
 def ask_gpu(ask, folder, make_request, tmp_path):
     """Runs the runner on the made-up GPU."""
 
-    def run(trouble: str = "", **changes):
+    def run(trouble: str = "", words=(), stdin=b"", **changes):
         options = {**GPU, **changes.pop("options", {})}
         (folder / "forward.pt2").write_bytes(b"")
         script = tmp_path / "runner.py"
@@ -87,7 +96,7 @@ def ask_gpu(ask, folder, make_request, tmp_path):
         request = make_request(folder, "forward.pt2", options=options, **changes)
         for part in request["parts"]:
             part["entry"] = "model"
-        return ask(script, request)
+        return ask(script, request, words, stdin)
 
     return run
 
@@ -106,6 +115,24 @@ def test_a_whole_run_on_a_gpu(graphs, ask_gpu, tmp_path):
     assert answer.result["facts"]["device"] == f"Test GPU, {'with' if graphs else 'without'} CUDA graphs"
     with np.load(outputs) as found:
         np.testing.assert_array_equal(found["reference/forward/outputs/y"], tiny.inputs(3) * 2)
+
+
+@pytest.mark.parametrize("graphs", [True, False])
+def test_a_session_feeds_other_inputs_to_the_same_graph(graphs, ask_gpu):
+    calls = b""
+    for x in tiny.inputs(3):
+        one = {"name": "x", "dtype": "float32", "shape": x.shape}
+        call = {"part": "forward", "inputs": [one], "kept": {}, "outputs": ["y"], "memory": True}
+        calls += json.dumps(call).encode() + b"\n" + x.tobytes()
+    trouble = "captured twice" if graphs else ""
+    changes = {"timing": None, "options": {"cuda_graphs": graphs}}
+    answer = ask_gpu(trouble, words=("--session",), stdin=calls, **changes)
+    assert answer.result["latency"] is None
+    told = answer.of("answer")
+    assert [one["memory"]["gpu_mib"] for one in told] == [0.0, 0.0, 0.0]
+    for x, one in zip(tiny.inputs(3), told, strict=True):
+        found = np.frombuffer(base64.b64decode(one["outputs"][0]["data"]), np.float32)
+        np.testing.assert_array_equal(found.reshape(x.shape), x * 2)
 
 
 def test_the_hosts_schema_takes_what_the_runner_says(ask_gpu):

@@ -138,6 +138,7 @@ def test_the_schema_names_every_message_and_every_key():
         "sample",
         "power",
         "window",
+        "answer",
         "result",
         "error",
     }
