@@ -18,6 +18,7 @@ MODELS = Registry(
     kind="model",
     group="edge_sdk.models",
     builtin={
+        "captioning": "edge_sdk.models.captioning.plugin:Captioning",
         "efficientnet_lite0": "edge_sdk.models.efficientnet_lite0.plugin:EfficientNetLite0",
         "photo_tagging": "edge_sdk.models.photo_tagging.plugin:PhotoTagging",
         "scq": "edge_sdk.models.scq.plugin:Scq",

@@ -69,6 +69,11 @@ def scenes() -> dict[str, tuple[str, ...]]:
     return {scene: tuple(captions) for scene, captions in content.items()}
 
 
+def learned_captions() -> list[str]:
+    """The captions of the packaged photos that are learned from, whether or not the photos are installed."""
+    return [caption for captions in scenes().values() for caption in captions[:_LEARNED]]
+
+
 def _embedded(split: Split) -> list[tuple[Path, tuple[str, ...]]]:
     known = scenes()
     rows = [(photo, path) for photo in _photos.table() if photo.scene in known and (path := _photos.path(photo))]

@@ -5,7 +5,7 @@ arXiv 1502.03044: soft attention with its gate, and the initial state from the m
 as in the widely used implementations for PyTorch (``decoder.attention.encoder_att``, ``decode_step``, ``f_beta``), so
 that their checkpoints fit.
 
-Shapes: b batch, p places of an image, c channels of a place, d width of the state, v words.
+Shapes: b batch, p places of an image, c channels of a place, a width of the attention, d width of the state, v words.
 """
 
 from __future__ import annotations
@@ -24,6 +24,13 @@ class State(NamedTuple):
 
     hidden: Tensor
     cell: Tensor
+
+
+class Seen(NamedTuple):
+    """An image as the decoder looks at it: its places ``[b, p, c]``, and what each is found by, ``[b, p, a]``."""
+
+    places: Tensor
+    keys: Tensor
 
 
 class LstmCell(nn.Module):
@@ -47,6 +54,11 @@ class LstmCell(nn.Module):
     def forward(self, x: Tensor, state: State) -> State:
         """Input ``[b, input_size]`` and the state before to the state after."""
         gates = F.linear(x, self.weight_ih, self.bias_ih) + F.linear(state.hidden, self.weight_hh, self.bias_hh)
+        return self.next_state(gates, state)
+
+    @staticmethod
+    def next_state(gates: Tensor, state: State) -> State:
+        """The state after, of what the products gave, ``[b, 4 * hidden_size]``, and the state before."""
         let_in, keep, new, show = gates.chunk(4, dim=1)
         cell = torch.sigmoid(keep) * state.cell + torch.sigmoid(let_in) * torch.tanh(new)
         return State(torch.sigmoid(show) * torch.tanh(cell), cell)
@@ -67,11 +79,11 @@ class Attention(nn.Module):
         self.decoder_att = nn.Linear(decoder_dim, attention_dim)
         self.full_att = nn.Linear(attention_dim, 1)
 
-    def forward(self, places: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """Places ``[b, p, c]`` and hidden state ``[b, d]`` to a mixture of places ``[b, c]`` and shares ``[b, p]``."""
-        compared = torch.relu(self.encoder_att(places) + self.decoder_att(hidden)[:, None])
+    def forward(self, seen: Seen, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """An image and hidden state ``[b, d]`` to a mixture of places ``[b, c]`` and shares ``[b, p]``."""
+        compared = torch.relu(seen.keys + self.decoder_att(hidden)[:, None])
         shares = torch.softmax(self.full_att(compared)[:, :, 0], dim=1)
-        return torch.bmm(shares[:, None], places)[:, 0], shares
+        return torch.bmm(shares[:, None], seen.places)[:, 0], shares
 
 
 class AttentionDecoder(nn.Module):
@@ -144,23 +156,27 @@ class AttentionDecoder(nn.Module):
         )
         return cls(vocab_size, encoder_dim, embed_dim, attention_dim, decoder_dim, dropout)
 
+    def look(self, places: Tensor) -> Seen:
+        """What all steps need of images whose places are ``[b, p, c]``; it is the same for each of them."""
+        return Seen(places, self.attention.encoder_att(places))
+
     def start(self, places: Tensor) -> State:
         """The state before the first word of images whose places are ``[b, p, c]``."""
         mean = places.mean(dim=1)
         return State(self.init_h(mean), self.init_c(mean))
 
-    def step(self, words: Tensor, state: State, places: Tensor) -> tuple[Tensor, State, Tensor]:
+    def step(self, words: Tensor, state: State, seen: Seen) -> tuple[Tensor, State, Tensor]:
         """One word further.
 
         Args:
             words: The words before, int64 ``[b]``.
             state: Before them.
-            places: Of the images ``[b, p, c]``.
+            seen: What `look` gave.
 
         Returns:
             Scores of the next word ``[b, v]``, the state, and how much each place mattered ``[b, p]``.
         """
-        mixture, shares = self.attention(places, state.hidden)
+        mixture, shares = self.attention(seen, state.hidden)
         gated = torch.sigmoid(self.f_beta(state.hidden)) * mixture
         state = self.decode_step(torch.cat([self.embedding(words), gated], dim=1), state)
         return self.fc(self.dropout(state.hidden)), state, shares
@@ -180,9 +196,9 @@ class AttentionDecoder(nn.Module):
         """
         if captions.ndim != 2 or captions.shape[1] < 2:
             raise ModelError(f"captions are {list(captions.shape)}; expected [batch, words] with a start and one more.")
-        state, scores, shares = self.start(places), [], []
+        seen, state, scores, shares = self.look(places), self.start(places), [], []
         for words in captions[:, :-1].unbind(1):
-            score, state, share = self.step(words, state, places)
+            score, state, share = self.step(words, state, seen)
             scores.append(score)
             shares.append(share)
         return torch.stack(scores, dim=1), torch.stack(shares, dim=1)

@@ -68,10 +68,18 @@ class PlacesEncoder(nn.Module):
         Raises:
             ModelError: The images are of another shape.
         """
+        return self.map(images).flatten(2).transpose(1, 2)
+
+    def map(self, images: Tensor) -> Tensor:
+        """Likewise to ``[b, c, g, g]``.
+
+        Raises:
+            ModelError: The images are of another shape.
+        """
         if images.dim() != 4 or tuple(images.shape[1:]) != (3, self.image_size, self.image_size):
             wanted = f"[batch, 3, {self.image_size}, {self.image_size}]"
             raise ModelError(f"{self.name}: images are {list(images.shape)}; expected {wanted}.")
-        return self.layers(images).flatten(2).transpose(1, 2)
+        return self.layers(images)
 
 
 def _efficientnet() -> tuple[nn.Module, int]:

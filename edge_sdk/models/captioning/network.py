@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from edge_sdk.errors import ModelError
 from edge_sdk.models._checkpoint import fill
-from edge_sdk.models.captioning.decoder import AttentionDecoder, State
+from edge_sdk.models.captioning.decoder import AttentionDecoder, Seen, State
 from edge_sdk.models.captioning.encoders import PlacesEncoder
 from edge_sdk.models.captioning.search import beam, greedy
 from edge_sdk.models.captioning.vocabulary import Vocabulary
@@ -103,18 +103,20 @@ def caption_places(
         most: Words of a caption, at most.
     """
 
-    def step(words: Tensor, state: tuple[State, Tensor]) -> tuple[Tensor, tuple[State, Tensor]]:
-        scores, after, _ = decoder.step(words.to(state[1].device), *state)
+    def step(words: Tensor, state: tuple[State, Seen]) -> tuple[Tensor, tuple[State, Seen]]:
+        scores, after, _ = decoder.step(words.to(places.device), *state)
         return scores, (after, state[1])
 
-    def reorder(state: tuple[State, Tensor], rows: Tensor) -> tuple[State, Tensor]:
-        rows = rows.to(state[1].device)
-        (hidden, cell), looked_at = state
-        return State(hidden[rows], cell[rows]), looked_at[rows]
+    def reorder(state: tuple[State, Seen], rows: Tensor) -> tuple[State, Seen]:
+        rows = rows.to(places.device)
+        return State(*(one[rows] for one in state[0])), Seen(*(one[rows] for one in state[1]))
+
+    def begin(some: Tensor) -> tuple[State, Seen]:
+        return decoder.start(some), decoder.look(some)
 
     start, end = vocabulary.start, vocabulary.end
     if beams == 1:
-        found = greedy(step, (decoder.start(places), places), len(places), start, end, most)
+        found = greedy(step, begin(places), len(places), start, end, most)
     else:
-        found = [beam(step, (decoder.start(one), one), reorder, start, end, most, beams) for one in places.split(1)]
+        found = [beam(step, begin(one), reorder, start, end, most, beams) for one in places.split(1)]
     return [vocabulary.decode(numbers) for numbers in found]

@@ -27,7 +27,7 @@ def test_a_step_is_that_of_torchs_cell():
 
 def test_attention_shares_itself_out_and_follows_the_place_that_answers(decoder):
     places = torch.randn(2, 4, 6)
-    mixture, shares = decoder.attention(places, torch.randn(2, 8))
+    mixture, shares = decoder.attention(decoder.look(places), torch.randn(2, 8))
     assert torch.allclose(shares.sum(1), torch.ones(2))
     assert torch.allclose(mixture, torch.einsum("bp,bpc->bc", shares, places), atol=1e-6)
 
@@ -38,7 +38,7 @@ def test_words_given_at_once_are_words_given_one_by_one(decoder):
     assert scores.shape == (2, 4, 11) and shares.shape == (2, 4, 4)
     state = decoder.start(places)
     for at in range(4):
-        score, state, share = decoder.step(captions[:, at], state, places)
+        score, state, share = decoder.step(captions[:, at], state, decoder.look(places))
         assert torch.equal(score, scores[:, at]) and torch.equal(share, shares[:, at])
 
 
