@@ -125,7 +125,7 @@ def _runtime_support(rule: RuntimeRule, misfit: Ability | None) -> RuntimeSuppor
         rule.name,
         rule.delegate,
         compile=_installed(backend, backend.requires),
-        run=misfit or _installed(backend, backend.runner_requires or backend.requires),
+        run=misfit or _runs(backend, rule.delegate),
     )
 
 
@@ -142,6 +142,12 @@ def _backend(rule: RuntimeRule) -> type[Backend] | Ability:
     if problem := backend.delegate_problem(rule.delegate):
         return Ability(False, problem)
     return backend
+
+
+def _runs(backend: type[Backend], delegate: str) -> Ability:
+    if problem := backend.runner_problem(delegate):
+        return Ability(False, problem)
+    return _installed(backend, backend.runner_requires or backend.requires)
 
 
 def _none_here(what: str, known: Iterable[str]) -> Ability:

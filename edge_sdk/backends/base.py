@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from edge_sdk.errors import UnsupportedError
+from edge_sdk.quantization.base import AFFINE, Int8Rules
 
 if TYPE_CHECKING:
     from edge_sdk.pipeline.values import Captured, Lowered, Quantized
@@ -40,12 +41,20 @@ class Backend(ABC):
     """Delegate and quantizer to why that delegate does not take it."""
     float_outputs: ClassVar[frozenset[str]] = frozenset()
     """Delegates that give the results of an INT8 layer in float."""
+    int8_rules: ClassVar[Int8Rules] = AFFINE
+    """What static INT8 looks like where it takes it."""
     by_option: ClassVar[dict[tuple[str, str], str]] = {}
     """Delegate and quantizer to the option of the target's rule that does it at run time: the graph stays FP32."""
 
     @classmethod
     def delegate_problem(cls, delegate: str) -> str | None:
         """What a delegate needs that is not installed here, None where nothing is missing."""
+        del delegate
+        return None
+
+    @classmethod
+    def runner_problem(cls, delegate: str) -> str | None:
+        """What a delegate's programs need to run that this machine lacks beside modules; None where nothing."""
         del delegate
         return None
 

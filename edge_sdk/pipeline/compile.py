@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from edge_sdk.bundle import Bundle
     from edge_sdk.models.base import Model, Purpose, Sample
     from edge_sdk.pipeline.values import Captured, Lowered, Quantized
-    from edge_sdk.quantization.base import Quantizer
+    from edge_sdk.quantization.base import Int8Rules, Quantizer
     from edge_sdk.schema.target import Target
 
 logger = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ class Job:
         use_cache: Whether a bundle of the same key may be taken from the cache.
         progress: Called with a line as each stage starts.
         seconds: How long each stage took so far.
-        quantized: What was quantized so far, by the rewrites before it.
+        quantized: What was quantized so far, by the rewrites before it and the rules of the runtime.
     """
 
     target: Target
@@ -59,7 +59,7 @@ class Job:
     use_cache: bool = True
     progress: Callable[[str], None] = lambda _: None
     seconds: dict[str, float] = field(default_factory=dict, repr=False)
-    quantized: dict[tuple[Rewrite, ...], Quantized] = field(default_factory=dict, repr=False)
+    quantized: dict[tuple[tuple[Rewrite, ...], Int8Rules], Quantized] = field(default_factory=dict, repr=False)
 
     @contextmanager
     def stage(self, name: str, said: str) -> Iterator[None]:
@@ -168,11 +168,12 @@ def _quantize(job: Job, plan: Plan, captured: Captured) -> Quantized:
         options = {**quantizer.options, "graph": "fp32", "by": option}
         return Quantized(captured.graphs, Quantization(method=quantizer.name, options=options), captured.rewrites)
     where = "onnx" if job.model.onnx else plan.backend.quantizers[quantizer.name]
+    rules = plan.backend.int8_rules
     if where == "torch":
-        if (own := plan.backend.quantize(quantizable, quantizer, Data(job.calibration))) is not None:
+        if (own := plan.backend.quantize(quantizable, quantizer, Data(job.calibration, rules=rules))) is not None:
             return kept.merged(captured, own)
         # Runtimes whose rewrites came to the same start from the same graph: it is quantized once.
-        if (done := job.quantized.get(captured.rewrites)) is not None:
+        if (done := job.quantized.get((captured.rewrites, rules))) is not None:
             return done
         budget = None
         if job.max_drop is not None:
@@ -180,9 +181,9 @@ def _quantize(job: Job, plan: Plan, captured: Captured) -> Quantized:
 
             budget = make_budget(job.model, job.max_drop, _reference_samples(job.model, job.captured))
             budget = kept.with_outputs(budget, captured)
-        done = quantizer.apply_torch(quantizable, Data(job.calibration, budget, job.progress))
+        done = quantizer.apply_torch(quantizable, Data(job.calibration, budget, job.progress, rules))
         done = kept.merged(captured, done)
-        job.quantized[captured.rewrites] = done
+        job.quantized[captured.rewrites, rules] = done
         return done
     return Quantized(
         graphs=captured.graphs,
@@ -219,6 +220,7 @@ def _package(job: Job, plan: Plan, name: str, digest: str, lowered: Lowered) -> 
         compile_s=dict(job.seconds),
         labels=list(job.model.labels) if job.model.labels else None,
         facts=dict(job.model.facts()),
+        layers=list(lowered.layers),
         extras=sorted(lowered.extras),
         files={},
     )

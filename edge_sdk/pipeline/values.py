@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from edge_sdk.schema.manifest import Partition, PartSpec, Quantization, Rewrite, RuntimeRef, TensorSpec
+from edge_sdk.schema.manifest import EngineLayer, Partition, PartSpec, Quantization, Rewrite, RuntimeRef, TensorSpec
 
 if TYPE_CHECKING:
     import onnx
@@ -72,7 +72,7 @@ class Quantized:
 class Lowered:
     """Program files by path in the bundle, and what became of the graph on the way.
 
-    ``extras`` are the programs in another format, which no part names.
+    ``extras`` are the programs in another format, which no part names, and what tells of the programs.
     """
 
     files: Mapping[str, bytes]
@@ -81,3 +81,4 @@ class Lowered:
     quantization: Quantization
     partition: Partition
     extras: Mapping[str, bytes] = field(default_factory=dict)
+    layers: Sequence[EngineLayer] = ()

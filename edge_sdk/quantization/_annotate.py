@@ -1,8 +1,9 @@
-"""Which tensors of a graph become INT8: one set of rules for every runtime.
+"""Which tensors of a graph become INT8: one set of rules for the runtimes that compute in integers throughout.
 
 The rules follow what XNNPACK and ONNX Runtime both compute in integers: convolution and linear
 layers with the activation function behind them, addition, multiplication, pooling to one pixel and
 concatenation; and operators that only move values, which share the scale of what they move.
+TensorRT fuses otherwise, and so has rules of its own (`Int8Rules.only_inputs`).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from torchao.quantization.pt2e.quantizer import (
 
 from edge_sdk.pipeline.fx import arguments, pads_zeros
 from edge_sdk.pipeline.values import KEEP_FLOAT
+from edge_sdk.quantization.base import AFFINE, Int8Rules
 
 _aten = torch.ops.aten
 LAYERS = {
@@ -77,7 +79,8 @@ CLAMPS = {
     _aten.clamp_min.default,
 }
 """Activation functions that only cut the range off."""
-_ARITHMETIC = {_aten.add.Tensor, _aten.add_.Tensor, _aten.mul.Tensor, _aten.mul_.Tensor}
+_ADDITIONS = {_aten.add.Tensor, _aten.add_.Tensor}
+_ARITHMETIC = _ADDITIONS | {_aten.mul.Tensor, _aten.mul_.Tensor}
 _POOLS = {_aten.adaptive_avg_pool2d.default}
 _MOVES = {
     _aten.pad.default,
@@ -157,6 +160,7 @@ class Int8Annotator(Quantizer):
         skip: Names of layers to leave in float.
         per_channel: Whether a weight has a scale for each output channel, or a single one.
         float_outputs: Whether what a linear layer gives to the model's output stays in float.
+        rules: What the runtime takes.
     """
 
     def __init__(
@@ -167,13 +171,14 @@ class Int8Annotator(Quantizer):
         *,
         per_channel: bool = True,
         float_outputs: bool = False,
+        rules: Int8Rules = AFFINE,
     ) -> None:
         super().__init__()
         self._activation = QuantizationSpec(
             dtype=torch.int8,
             quant_min=-128,
             quant_max=127,
-            qscheme=torch.per_tensor_affine,
+            qscheme=torch.per_tensor_symmetric if rules.symmetric else torch.per_tensor_affine,
             is_dynamic=False,
             observer_or_fake_quant_ctr=activation,
         )
@@ -188,6 +193,7 @@ class Int8Annotator(Quantizer):
         )
         self._skip = skip
         self._float_outputs = float_outputs
+        self._rules = rules
 
     def annotate(self, model: GraphModule) -> GraphModule:
         """Sets the annotation of every node that a rule covers."""
@@ -197,6 +203,9 @@ class Int8Annotator(Quantizer):
             if node.target in LAYERS:
                 if layer_name(node) not in self._skip and why_not(node) is None:
                     self._annotate_compute(node, {node.args[0]: self._activation, node.args[1]: self._weight})
+            elif self._rules.only_inputs:
+                if node.target in _ADDITIONS:
+                    self._annotate_other_side(node)
             elif node.target in _ARITHMETIC:
                 if all(isinstance(arg, Node) and _is_float(arg) for arg in node.args[:2]):
                     self._annotate_compute(node, {arg: self._activation for arg in node.args[:2]})
@@ -212,6 +221,9 @@ class Int8Annotator(Quantizer):
         """Nothing to check: the rules only mark what they cover."""
 
     def _annotate_compute(self, node: Node, inputs: dict) -> None:
+        if self._rules.only_inputs:
+            node.meta[_KEY] = QuantizationAnnotation(input_qspec_map=inputs, _annotated=True)
+            return
         last = node
         if len(node.users) == 1 and next(iter(node.users)).target in CLAMPS:
             last = next(iter(node.users))
@@ -220,6 +232,21 @@ class Int8Annotator(Quantizer):
         node.meta[_KEY] = QuantizationAnnotation(
             input_qspec_map=inputs, output_qspec=self._activation if is_rounded else None, _annotated=True
         )
+
+    def _annotate_other_side(self, node: Node) -> None:
+        """The side of an addition that its layer does not give, such as the residual branch's.
+
+        Source: NVIDIA TensorRT documentation, "Q/DQ Layer-Placement Recommendations".
+        """
+        sides = [arg for arg in node.args[:2] if isinstance(arg, Node) and _is_float(arg)]
+        if len(sides) != 2 or sides[0] is sides[1] or sides[0].meta["val"].shape != sides[1].meta["val"].shape:
+            return
+        ours = next(
+            (side for side in sides if side.target in LAYERS and _KEY in side.meta and len(side.users) == 1), None
+        )
+        if ours is not None:
+            (other,) = (side for side in sides if side is not ours)
+            node.meta[_KEY] = QuantizationAnnotation(input_qspec_map={other: self._activation}, _annotated=True)
 
     def _annotate_cat(self, node: Node) -> None:
         sources = list(arguments(node)[0])

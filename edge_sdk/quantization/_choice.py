@@ -15,6 +15,7 @@ from edge_sdk.pipeline.capture import flat_outputs
 from edge_sdk.quantization import _static
 from edge_sdk.quantization._equalize import find_pairs
 from edge_sdk.quantization._observer import Method
+from edge_sdk.quantization.base import AFFINE, Int8Rules
 
 if TYPE_CHECKING:
     from edge_sdk.models.base import Sample
@@ -28,7 +29,9 @@ _METHODS: tuple[Method, ...] = ("minmax", "mse", "percentile")
 _LEAST_NOISE = 1e-30
 
 
-def measure(quantizer: Int8Static, captured: Captured, calibration: Sequence[Sample]) -> dict[Candidate, float]:
+def measure(
+    quantizer: Int8Static, captured: Captured, calibration: Sequence[Sample], rules: Int8Rules = AFFINE
+) -> dict[Candidate, float]:
     """Each candidate's signal-to-quantization-noise ratio at the outputs, in dB, the mean of all parts.
 
     One half of the inputs calibrates, the other one judges. Equalisation is tried where there is
@@ -38,6 +41,7 @@ def measure(quantizer: Int8Static, captured: Captured, calibration: Sequence[Sam
         quantizer: Gives the other options. AdaRound is left out: it serves all candidates alike.
         captured: The graphs in float.
         calibration: The calibration inputs.
+        rules: What the runtime takes.
 
     Raises:
         UnsupportedError: A part has fewer than two inputs.
@@ -52,7 +56,7 @@ def measure(quantizer: Int8Static, captured: Captured, calibration: Sequence[Sam
                 f"to calibrate and one to judge with, and found {len(inputs)}: give more, or leave choose out."
             )
         for equalized in (False, True) if can_equalize else (False,):
-            for method, figure in _measure(quantizer, graph, inputs[::2], inputs[1::2], equalized).items():
+            for method, figure in _measure(quantizer, graph, (inputs[::2], inputs[1::2]), equalized, rules).items():
                 figures.setdefault((method, equalized), []).append(figure)
     return {candidate: sum(found) / len(found) for candidate, found in figures.items()}
 
@@ -66,12 +70,13 @@ def label(candidate: Candidate) -> str:
 def _measure(
     quantizer: Int8Static,
     graph: Graph,
-    seen: Sequence[tuple[torch.Tensor, ...]],
-    kept: Sequence[tuple[torch.Tensor, ...]],
+    halves: tuple[Sequence[tuple[torch.Tensor, ...]], Sequence[tuple[torch.Tensor, ...]]],
     equalized: bool,
+    rules: Int8Rules,
 ) -> dict[Method, float]:
-    """The figure of each method. All of them calibrate in one run."""
-    prepared = _static.prepare(graph, "mse", percentile=quantizer.percentile, equalized=equalized)
+    """The figure of each method. All of them calibrate in one run, on the first half of the inputs."""
+    seen, kept = halves
+    prepared = _static.prepare(graph, "mse", percentile=quantizer.percentile, equalized=equalized, rules=rules)
     means = _static.calibrate(prepared, seen)
     assert graph.torch is not None
     exact = _static.simulate(graph.torch, kept)

@@ -20,7 +20,7 @@ Method = Literal["minmax", "mse", "histogram", "percentile"]
 
 
 class Calibrator(ObserverBase):
-    """Range of a tensor, per tensor and affine.
+    """Range of a tensor, per tensor, affine or symmetric.
 
     Args:
         method: ``minmax`` takes the whole range; ``mse`` (also called ``histogram``) the sub-range
@@ -32,6 +32,7 @@ class Calibrator(ObserverBase):
         qscheme: Given by PT2E.
         eps: Smallest scale.
         percentile: That share, in percent.
+        half: Whether scales are numbers of FP16.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Calibrator(ObserverBase):
         qscheme: torch.qscheme = torch.per_tensor_affine,
         eps: float = 2**-24,
         percentile: float = 99.99,
+        half: bool = False,
         **unused: Any,
     ) -> None:
         super().__init__(dtype)
@@ -50,6 +52,7 @@ class Calibrator(ObserverBase):
         self.method, self.percentile = method, percentile
         self.qscheme = qscheme
         self.quant_min, self.quant_max, self.eps = quant_min, quant_max, eps
+        self.half = half
         self.mode: Mode = "observe"
         self.low = torch.tensor(0.0)
         self.high = torch.tensor(0.0)
@@ -95,9 +98,20 @@ class Calibrator(ObserverBase):
         return self._qparams
 
     def _affine(self, low: torch.Tensor, high: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        scale = ((high - low) / (self.quant_max - self.quant_min)).clamp(min=self.eps).reshape(1)
+        if self.qscheme == torch.per_tensor_symmetric:
+            scale = self._scale(torch.maximum(-low, high) / self.quant_max)
+            return scale, torch.zeros(1, dtype=torch.int64)
+        scale = self._scale((high - low) / (self.quant_max - self.quant_min))
         zero = (self.quant_min - torch.round(low / scale)).clamp(self.quant_min, self.quant_max)
         return scale, zero.to(torch.int64)
+
+    def _scale(self, step: torch.Tensor) -> torch.Tensor:
+        """A step as a scale that can be stored; never smaller than asked for, so that the range stays covered."""
+        scale = step.clamp(min=self.eps).reshape(-1)
+        if not self.half:
+            return scale
+        near = scale.half()
+        return torch.where(near.float() < scale, (near.view(torch.int16) + 1).view(torch.half), near).float()
 
     def choose(self, method: Method) -> None:
         """Changes the method. What was seen stays, so that it need not be seen again.
@@ -148,7 +162,7 @@ class PerChannelCalibrator(Calibrator):
 
     def _observe(self, x: torch.Tensor) -> None:
         peak = x.transpose(0, self.ch_axis).flatten(1).abs().amax(1)
-        scale = (peak / self.quant_max).clamp(min=self.eps)
+        scale = self._scale(peak / self.quant_max)
         self._qparams = scale, torch.zeros_like(scale, dtype=torch.int64)
 
     def calculate_qparams(self, **_: Any) -> tuple[torch.Tensor, torch.Tensor]:

@@ -22,6 +22,7 @@ from onnxruntime.quantization import quantize_static as ort_quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from edge_sdk.errors import UnsupportedError
+from edge_sdk.quantization.base import AFFINE, Int8Rules
 from edge_sdk.schema.manifest import SkippedLayer
 
 if TYPE_CHECKING:
@@ -35,13 +36,19 @@ _METHODS = {
     "percentile": CalibrationMethod.Percentile,
 }
 _PRODUCTS = ("MatMul", "Gemm")
+_LAYERS = ("Conv", *_PRODUCTS)
 _COMPUTE = ("Conv", "ConvTranspose", *_PRODUCTS, "LSTM", "GRU", "RNN", "Attention")
 
 
 def quantize_static(
-    model: onnx.ModelProto, part: str, calibration: Sequence[Sample], method: str, percentile: float = 99.99
+    model: onnx.ModelProto,
+    part: str,
+    calibration: Sequence[Sample],
+    method: str,
+    percentile: float = 99.99,
+    rules: Int8Rules = AFFINE,
 ) -> tuple[onnx.ModelProto, list[SkippedLayer]]:
-    """U8S8 QDQ with per-channel weights.
+    """U8S8 QDQ with per-channel weights; S8S8 around the layers alone where the rules say so.
 
     Args:
         model: An ONNX graph in float.
@@ -49,6 +56,7 @@ def quantize_static(
         calibration: Real inputs.
         method: ``minmax``, ``histogram`` (least entropy lost) or ``percentile``.
         percentile: The central share of the values that ``percentile`` keeps, in percent.
+        rules: What the runtime takes.
 
     Raises:
         UnsupportedError: There are no calibration inputs.
@@ -59,6 +67,11 @@ def quantize_static(
             "int8-static needs calibration inputs, and an ONNX file brings none: give --calibration FILE.npz with an "
             "array for each input, its first dimension counting the samples."
         )
+    extra: dict[str, object] = {"CalibPercentile": percentile} if method == "percentile" else {}
+    if rules.symmetric:
+        extra["ActivationSymmetric"] = True
+    if rules.only_inputs:
+        extra |= {"OpTypesToExcludeOutputQuantization": list(_LAYERS), "QuantizeBias": False}
     with _files() as (source, prepared, result):
         onnx.save(model, source)
         quant_pre_process(source, prepared, skip_symbolic_shape=True)
@@ -68,10 +81,11 @@ def quantize_static(
             _Reader(feeds),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
-            activation_type=QuantType.QUInt8,
+            op_types_to_quantize=list(_LAYERS) if rules.only_inputs else None,
+            activation_type=QuantType.QInt8 if rules.symmetric else QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             calibrate_method=_METHODS[method],
-            extra_options={"CalibPercentile": percentile} if method == "percentile" else {},
+            extra_options=extra,
         )
         quantized = onnx.load(result)
     return quantized, _skipped(quantized, part, "ONNX Runtime's quantizer has no rule for it here")

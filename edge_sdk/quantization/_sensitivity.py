@@ -42,13 +42,15 @@ def layers_to_skip(quantizer: Int8Static, captured: Captured, data: Data, budget
             "--max-drop needs inputs to judge with, and the model has none: give it a samples('evaluation'), "
             "or a samples('reference')."
         )
-    plain = {graph.name: quantizer.prepare(graph, data.calibration, frozenset()) for graph in captured.graphs}
+    plain = {
+        graph.name: quantizer.prepare(graph, data.calibration, frozenset(), data.rules) for graph in captured.graphs
+    }
     exact = outputs_of(captured, {graph.name: graph.torch for graph in captured.graphs}, budget.samples)
 
     def drop_with(skip: Sequence[tuple[str, str]]) -> float:
         chosen = _by_part(skip)
         prepared = {
-            graph.name: quantizer.prepare(graph, data.calibration, chosen[graph.name])
+            graph.name: quantizer.prepare(graph, data.calibration, chosen[graph.name], data.rules)
             if chosen.get(graph.name)
             else plain[graph.name]
             for graph in captured.graphs
@@ -63,7 +65,9 @@ def layers_to_skip(quantizer: Int8Static, captured: Captured, data: Data, budget
         return {}
     # With rounding that is learned, weights lie on their grid already and only activations would be ranked.
     exactly = replace(quantizer, adaround=0)
-    nearest = {graph.name: exactly.prepare(graph, data.calibration, frozenset()) for graph in captured.graphs}
+    nearest = {
+        graph.name: exactly.prepare(graph, data.calibration, frozenset(), data.rules) for graph in captured.graphs
+    }
     ranked = _rank(captured, nearest if quantizer.adaround else plain, data)
     low, high = 0, len(ranked)
     if (least := drop_with(ranked)) > budget.max_drop:

@@ -18,6 +18,7 @@ from edge_sdk.pipeline.values import Graph
 from edge_sdk.quantization._annotate import CLAMPS, LAYERS, Int8Annotator, layers
 from edge_sdk.quantization._equalize import equalize
 from edge_sdk.quantization._observer import Calibrator, Method, Mode, PerChannelCalibrator
+from edge_sdk.quantization.base import AFFINE, Int8Rules
 
 _Q = torch.ops.quantized_decomposed
 
@@ -30,6 +31,7 @@ def prepare(
     percentile: float = 99.99,
     equalized: bool = False,
     float_outputs: bool = False,
+    rules: Int8Rules = AFFINE,
 ) -> GraphModule:
     """A copy of the graph with observers in it.
 
@@ -40,14 +42,16 @@ def prepare(
         percentile: `Calibrator`'s.
         equalized: Whether to equalise the copy across layers first.
         float_outputs: Whether what a linear layer gives to the model's output stays in float.
+        rules: What the runtime takes.
     """
     module = copy.deepcopy(graph.torch)
     assert module is not None
     if equalized:
         equalize(module)
     give_every_layer_a_bias(module)
-    activation = Calibrator.with_args(method=method, percentile=percentile)
-    annotator = Int8Annotator(activation, PerChannelCalibrator, skip, float_outputs=float_outputs)
+    activation = Calibrator.with_args(method=method, percentile=percentile, half=rules.half_scales)
+    weight = PerChannelCalibrator.with_args(half=rules.half_scales)
+    annotator = Int8Annotator(activation, weight, skip, float_outputs=float_outputs, rules=rules)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torchao warns of its own deprecated calls
         return prepare_pt2e(module, annotator)

@@ -23,6 +23,27 @@ STATIC_INT8 = frozenset({"int8-static", "int8-lsq"})
 
 
 @dataclass(frozen=True)
+class Int8Rules:
+    """What static INT8 looks like where a runtime takes it.
+
+    Attributes:
+        symmetric: Whether an activation's zero point is 0.
+        only_inputs: Whether a layer's result stays in float and only what layers read is quantized, with the one side
+            of an addition that a layer does not give itself. Such a layer takes the addition and the activation
+            function behind it into its own kernel.
+        half_scales: Whether every scale is a number of FP16, so that the graph may be cast to FP16.
+    """
+
+    symmetric: bool = False
+    only_inputs: bool = False
+    half_scales: bool = False
+
+
+AFFINE = Int8Rules()
+"""Integers throughout, with zero points."""
+
+
+@dataclass(frozen=True)
 class Budget:
     """How much accuracy may be lost, and how it is judged.
 
@@ -46,6 +67,7 @@ class Data:
     calibration: Sequence[Sample] = ()
     budget: Budget | None = None
     progress: Callable[[str], None] = lambda _: None
+    rules: Int8Rules = AFFINE
 
 
 class Quantizer(ABC):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from edge_sdk.errors import UnsupportedError
-from edge_sdk.quantization.base import Data, Quantizer
+from edge_sdk.quantization.base import AFFINE, Data, Int8Rules, Quantizer
 
 if TYPE_CHECKING:
     import onnx
@@ -104,10 +104,12 @@ class Int8Static(Quantizer):
         for graph in captured.graphs:
             data.progress(f"calibrating {graph.name}")
             left = skip.get(graph.name, frozenset())
-            prepared = used.prepare(graph, data.calibration, left)
+            prepared = used.prepare(graph, data.calibration, left, data.rules)
             skipped += skipped_layers(graph.name, prepared, self.name, dict.fromkeys(left, _BUDGET))
             graphs.append(replace(graph, torch=_static.convert(prepared)))
         options = used.options | {"calibration_samples": len(_selection(data.calibration))} | tried
+        if data.rules.only_inputs:
+            options["outputs"] = "float"
         return Quantized(
             graphs=tuple(graphs),
             quantization=Quantization(method=self.name, options=options, skipped=skipped),
@@ -119,13 +121,13 @@ class Int8Static(Quantizer):
         from edge_sdk.quantization._choice import label, measure
 
         data.progress("choosing how to calibrate")
-        found = measure(self, captured, _selection(data.calibration))
+        found = measure(self, captured, _selection(data.calibration), data.rules)
         method, equalized = best = max(found, key=lambda candidate: found[candidate])
         data.progress(f"{label(best)} does best: {found[best]:.1f} dB at the outputs")
         tried = {f"tried.{label(candidate)}.sqnr_db": round(figure, 2) for candidate, figure in found.items()}
         return replace(self, calibration=method, equalize=equalized), tried
 
-    def prepare(self, graph: Graph, calibration: Sequence[Sample], skip: frozenset[str]):
+    def prepare(self, graph: Graph, calibration: Sequence[Sample], skip: frozenset[str], rules: Int8Rules = AFFINE):
         """The graph with calibrated observers and corrected weights, ready to simulate or to convert."""
         from edge_sdk.quantization import _static
 
@@ -142,6 +144,7 @@ class Int8Static(Quantizer):
             percentile=self.percentile,
             equalized=self.equalize,
             float_outputs=self.float_outputs,
+            rules=rules,
         )
         means = _static.calibrate(prepared, inputs)
         if self.adaround:
@@ -153,7 +156,7 @@ class Int8Static(Quantizer):
         return prepared
 
     def apply_onnx(self, model: onnx.ModelProto, part: str, data: Data) -> tuple[onnx.ModelProto, list[SkippedLayer]]:
-        """Quantizes an ONNX file with ONNX Runtime's own tool, in U8S8 QDQ form.
+        """Quantizes an ONNX file with ONNX Runtime's own tool, in U8S8 QDQ form or as the runtime's rules say.
 
         Raises:
             UnsupportedError: An option that this tool has no counterpart of.
@@ -161,7 +164,7 @@ class Int8Static(Quantizer):
         from edge_sdk.quantization._onnx import quantize_static
 
         self._refuse_on_onnx()
-        return quantize_static(model, part, data.calibration, self.calibration, self.percentile)
+        return quantize_static(model, part, data.calibration, self.calibration, self.percentile, data.rules)
 
     def _refuse_on_onnx(self) -> None:
         given = [name for name in ("equalize", "adaround", "choose") if getattr(self, name)]

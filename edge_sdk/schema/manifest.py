@@ -91,6 +91,21 @@ class ModelRef(Frozen):
     variant: str | None = None
 
 
+BUILT_THERE = "built on the device"
+"""Stands as a runtime's version where the device's own decides."""
+
+
+class EngineLayer(Frozen):
+    """A layer of an engine: the types of its tensors, each once, and the nodes of the graph that it computes."""
+
+    part: str
+    name: str
+    kind: str
+    inputs: list[str]
+    outputs: list[str]
+    nodes: list[str]
+
+
 class RuntimeRef(Frozen):
     """The runtime that a bundle is compiled for, with the options that its runner gets."""
 
@@ -119,7 +134,7 @@ class Manifest(Frozen):
     """``manifest.json`` of a bundle.
 
     ``facts`` are what the model says of itself. ``extras`` are programs in another format, for other
-    builds of the runtime.
+    builds of the runtime, and what tells of the programs. ``layers`` are those of engines that were built here.
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -138,6 +153,7 @@ class Manifest(Frozen):
     compile_s: dict[str, float] = {}
     labels: list[str] | None = None
     facts: dict[str, str | int | float | bool] = {}
+    layers: list[EngineLayer] = []
     reference: str = "reference.npz"
     extras: list[str] = []
     files: dict[str, FileEntry]

@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar
 
-from edge_sdk.backends._causes import first_cause
+from edge_sdk.backends._onnx_export import export
 from edge_sdk.backends.base import Backend, Graph
-from edge_sdk.errors import ModelError
 
 if TYPE_CHECKING:
-    import onnx
-
     from edge_sdk.pipeline import values
     from edge_sdk.pipeline.values import Captured, Lowered, Quantized
     from edge_sdk.schema.manifest import SkippedLayer
@@ -147,7 +144,7 @@ class OnnxRuntimeBackend(Backend):
         from edge_sdk.backends.onnxruntime import _rewrites
         from edge_sdk.quantization.base import Data
 
-        model = graph.onnx if graph.onnx is not None else _export(graph)
+        model = graph.onnx if graph.onnx is not None else export(graph, OPSET)
         model, applied = _rewrites.apply(model, graph, quantized.enabled & frozenset(_ON_ONNX))
         skipped: list[SkippedLayer] = []
         before = model
@@ -155,53 +152,3 @@ class OnnxRuntimeBackend(Backend):
             data = Data(calibration=quantized.calibration)
             model, skipped = quantized.on_onnx.apply_onnx(model, graph.name, data)
         return model, applied, skipped, model is not before
-
-
-def _export(graph: values.Graph) -> onnx.ModelProto:
-    import contextlib
-    import io
-    import logging
-    import warnings
-
-    import torch
-
-    assert graph.torch is not None
-    noise = logging.getLogger("torch.onnx._internal.exporter._registration")
-    level = noise.level
-    noise.setLevel(logging.ERROR)  # it warns once for every torchvision operator that it cannot translate
-    try:
-        with torch.no_grad(), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            exported = torch.export.export(
-                graph.torch, graph.example_inputs, dynamic_shapes=graph.dynamic_shapes, strict=False
-            )
-            program = torch.onnx.export(
-                exported,
-                (),
-                dynamo=True,
-                opset_version=OPSET,
-                input_names=[spec.name for spec in graph.inputs],
-                output_names=[spec.name for spec in graph.outputs],
-                external_data=False,
-                verbose=False,
-            )
-    except Exception as error:
-        raise ModelError(
-            f"part '{graph.name}' cannot be exported to ONNX: {first_cause(error)}. "
-            "Try --runtime executorch, or another quantizer."
-        ) from error
-    finally:
-        noise.setLevel(level)
-    assert program is not None
-    return _without_source_paths(program.model_proto)
-
-
-def _without_source_paths(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model without the exporter's notes, which quote source lines and paths of this machine."""
-    for node in model.graph.node:
-        del node.metadata_props[:]
-        node.doc_string = ""
-    del model.graph.metadata_props[:]
-    for value in (*model.graph.value_info, *model.graph.input, *model.graph.output, *model.graph.initializer):
-        del value.metadata_props[:]
-    return model
