@@ -22,6 +22,9 @@ TORCH = "torch>=2.13,<2.14"
 EXECUTORCH = [TORCH, "executorch==1.4.*", "torchao==0.18.*"]
 AOTINDUCTOR = [TORCH, "torchao==0.18.*"]
 ONNXRUNTIME = [TORCH, "torchao==0.18.*", "onnx==1.23.*", "onnxruntime==1.32.*", "onnxscript==0.7.*"]
+# NVIDIA's builder for RTX GPUs, which needs none itself.
+_RTX_HERE = 'sys_platform == "linux" and platform_machine == "x86_64"'
+TENSORRT_RTX = [f"tensorrt-rtx-cu13-{name}>=1.5,<2; {_RTX_HERE}" for name in ("bindings", "libs")]
 DEMO = [
     *EXECUTORCH,
     *ONNXRUNTIME,
@@ -35,11 +38,9 @@ EXTRAS = {
     "executorch": EXECUTORCH,
     "onnxruntime": ONNXRUNTIME,
     "aotinductor": AOTINDUCTOR,
-    "tensorrt": [
-        "onnx==1.23.*",
-        'tensorrt-rtx-cu13-bindings>=1.5; sys_platform == "linux" and platform_machine == "x86_64"',
-        'tensorrt-rtx-cu13-libs>=1.5; sys_platform == "linux" and platform_machine == "x86_64"',
-    ],
+    # A Jetson's engines are built there, from ONNX.
+    "tensorrt": ONNXRUNTIME,
+    "rtx": [*ONNXRUNTIME, *TENSORRT_RTX],
     "demo": sorted(set(DEMO)),
     "train": [
         TORCH,
@@ -58,6 +59,7 @@ EXTRAS = {
     "reference": ["cvxpylayers[torch]==1.2.*", "proxsuite>=0.7", "vector-quantize-pytorch>=1.22"],
     "report": ["jinja2>=3.1", "matplotlib>=3.9"],
     "dev": [
+        *TENSORRT_RTX,
         "build>=1.2",
         "hypothesis>=6.100",
         "matplotlib>=3.9",

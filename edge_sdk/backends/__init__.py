@@ -12,6 +12,7 @@ BACKENDS = Registry(
         "aotinductor": "edge_sdk.backends.aotinductor:AotInductorBackend",
         "executorch": "edge_sdk.backends.executorch:ExecuTorchBackend",
         "onnxruntime": "edge_sdk.backends.onnxruntime:OnnxRuntimeBackend",
+        "tensorrt": "edge_sdk.backends.tensorrt:TensorRtBackend",
     },
     UnsupportedError,
 )

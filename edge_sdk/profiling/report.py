@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from edge_sdk.errors import MissingDependencyError
 from edge_sdk.profiling._run import rule_of
 from edge_sdk.profiling.roofline import bound, roofline
+from edge_sdk.schema.manifest import BUILT_THERE
 from edge_sdk.schema.report import (
     Beside,
     Conditions,
@@ -132,7 +133,7 @@ def _conditions(bundle: Bundle, measurement: Measurement, misfit: str | None) ->
     warnings = list(conditions.warnings)
     if misfit:
         warnings.append(f"{misfit}; the figures are this device's, not the target's")
-    if compiled.version != ran.version:
+    if compiled.version not in (ran.version, BUILT_THERE):
         warnings.append(f"compiled with {compiled.name} {compiled.version} but run with {ran.version}")
     return conditions.model_copy(update={"warnings": warnings})
 

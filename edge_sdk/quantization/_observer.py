@@ -52,7 +52,7 @@ class Calibrator(ObserverBase):
         self.method, self.percentile = method, percentile
         self.qscheme = qscheme
         self.quant_min, self.quant_max, self.eps = quant_min, quant_max, eps
-        self.half = half
+        self._half = half
         self.mode: Mode = "observe"
         self.low = torch.tensor(0.0)
         self.high = torch.tensor(0.0)
@@ -108,7 +108,7 @@ class Calibrator(ObserverBase):
     def _scale(self, step: torch.Tensor) -> torch.Tensor:
         """A step as a scale that can be stored; never smaller than asked for, so that the range stays covered."""
         scale = step.clamp(min=self.eps).reshape(-1)
-        if not self.half:
+        if not self._half:
             return scale
         near = scale.half()
         return torch.where(near.float() < scale, (near.view(torch.int16) + 1).view(torch.half), near).float()

@@ -86,7 +86,7 @@ def test_the_wheel_says_what_it_is(wheel):
         text = {name.rpartition("/")[2]: archive.read(name).decode() for name in about}
     assert f"Version: {edge_sdk.__version__}\n" in text["METADATA"]
     assert "edge-sdk = edge_sdk.cli:main" in text["entry_points.txt"]
-    for extra in ("executorch", "onnxruntime", "tensorrt", "demo", "train", "report", "dev"):
+    for extra in ("executorch", "onnxruntime", "tensorrt", "rtx", "demo", "train", "report", "dev"):
         assert f"Provides-Extra: {extra}\n" in text["METADATA"]
     assert "MIT License" in text["LICENSE"]
 

@@ -87,7 +87,8 @@ def test_runtimes_stand_in_the_documented_order():
     assert order["xnnpack-cpu"] == [("executorch", "xnnpack")]
     assert order["raspberry-pi-5"] == [("onnxruntime", "cpu"), ("executorch", "xnnpack")]
     assert order["galaxy-s24-npu"] == [("onnxruntime", "nnapi")]
-    assert order["jetson-orin-nano"] == order["jetson-agx-orin"] == [("tensorrt", "gpu"), ("onnxruntime", "cpu")]
+    assert order["jetson-orin-nano"] == [("tensorrt", "gpu"), ("onnxruntime", "cpu")]
+    assert order["jetson-agx-orin"] == [("tensorrt", "gpu"), ("tensorrt", "dla"), ("onnxruntime", "cpu")]
     assert order["desktop-cuda"] == [("aotinductor", "cuda"), ("aotinductor", "cpu")]
 
 
