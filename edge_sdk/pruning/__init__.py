@@ -16,20 +16,36 @@ _WHERE = {
     "Pruned": "_prune",
     "Recipe": "_recipe",
     "Sensitivity": "_sensitivity",
+    "check_installed": "_structured",
     "prune": "_prune",
     "sensitivity": "_sensitivity",
+    "sensitivity_picture": "_picture",
     "take_shapes": "_shapes",
+    "zero_smallest": "_magnitude",
 }
 
-__all__ = ["Masks", "NothingToPrune", "Pruned", "Recipe", "Sensitivity", "prune", "sensitivity", "take_shapes"]
+__all__ = [
+    "Masks",
+    "NothingToPrune",
+    "Pruned",
+    "Recipe",
+    "Sensitivity",
+    "check_installed",
+    "prune",
+    "sensitivity",
+    "sensitivity_picture",
+    "take_shapes",
+    "zero_smallest",
+]
 
 if TYPE_CHECKING:
-    from edge_sdk.pruning._magnitude import Masks
+    from edge_sdk.pruning._magnitude import Masks, zero_smallest
+    from edge_sdk.pruning._picture import sensitivity_picture
     from edge_sdk.pruning._prune import Pruned, prune
     from edge_sdk.pruning._recipe import Recipe
     from edge_sdk.pruning._sensitivity import Sensitivity, sensitivity
     from edge_sdk.pruning._shapes import take_shapes
-    from edge_sdk.pruning._structured import NothingToPrune
+    from edge_sdk.pruning._structured import NothingToPrune, check_installed
 
 
 def __getattr__(name: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from torch import Tensor, nn
 
@@ -11,9 +12,11 @@ from edge_sdk.pruning._magnitude import weights_of, zero_smallest
 from edge_sdk.pruning._recipe import Recipe
 from edge_sdk.pruning._structured import ROUND_TO, parameters_of, remove_channels
 
+M = TypeVar("M", bound=nn.Module)
+
 
 @dataclass(frozen=True)
-class Pruned:
+class Pruned(Generic[M]):
     """A pruned network.
 
     Attributes:
@@ -22,7 +25,7 @@ class Pruned:
         parameters_before: How many parameters that one has.
     """
 
-    module: nn.Module
+    module: M
     recipe: Recipe
     parameters_before: int
 
@@ -37,9 +40,7 @@ class Pruned:
         return sum(int((value == 0).sum()) for value in weights_of(self.module).values())
 
 
-def prune(
-    module: nn.Module, example_inputs: tuple[Tensor, ...], recipe: Recipe | str, round_to: int = ROUND_TO
-) -> Pruned:
+def prune(module: M, example_inputs: tuple[Tensor, ...], recipe: Recipe | str, round_to: int = ROUND_TO) -> Pruned[M]:
     """Prunes a copy of a network, whose inputs and outputs keep their widths.
 
     Args:

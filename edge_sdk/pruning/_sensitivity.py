@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -33,6 +33,17 @@ class Sensitivity:
     channels: dict[str, tuple[float, ...]]
     weights: dict[str, tuple[float, ...]]
 
+    def named(self, before: str) -> Sensitivity:
+        """The same, with something before the layers' names."""
+        channels, weights = (
+            {before + name: row for name, row in rows.items()} for rows in (self.channels, self.weights)
+        )
+        return replace(self, channels=channels, weights=weights)
+
+    def joined(self, other: Sensitivity) -> Sensitivity:
+        """The layers of both, which were judged alike."""
+        return replace(self, channels={**self.channels, **other.channels}, weights={**self.weights, **other.weights})
+
     def document(self) -> dict[str, Any]:
         """As JSON."""
         return asdict(self)
@@ -41,7 +52,7 @@ class Sensitivity:
 def sensitivity(
     module: nn.Module,
     example_inputs: tuple[Tensor, ...],
-    judge: Callable[[nn.Module], float],
+    judge: Callable[[Any], float],
     figure: str,
     shares: Sequence[float] = SHARES,
 ) -> Sensitivity:
@@ -82,7 +93,7 @@ def sensitivity(
 
 
 def _judged(
-    module: nn.Module, judge: Callable[[nn.Module], float], changed: Sequence[nn.Module], change: Callable[[], None]
+    module: nn.Module, judge: Callable[[Any], float], changed: Sequence[nn.Module], change: Callable[[], None]
 ) -> float:
     """The figure after a change of some layers, which is taken back."""
     before = [{name: value.clone() for name, value in layer.state_dict().items()} for layer in changed]

@@ -10,12 +10,14 @@ import copy
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from edge_sdk.errors import EdgeSdkError, MissingDependencyError, UnsupportedError, first_line
+
+M = TypeVar("M", bound=nn.Module)
 
 _MOST = 0.95  # of the channels of a layer
 _NEAR = 0.002  # a ratio of channels is searched this closely
@@ -28,7 +30,7 @@ class NothingToPrune(UnsupportedError):
     """No channel can go without changing the inputs or outputs."""
 
 
-def remove_channels(module: nn.Module, example_inputs: tuple[Tensor, ...], share: float, round_to: int) -> nn.Module:
+def remove_channels(module: M, example_inputs: tuple[Tensor, ...], share: float, round_to: int) -> M:
     """A copy of a module with the least channels removed that bring its parameters down by a share.
 
     Every layer loses the same share of its channels, those with the least norm over all weights that go with them.
@@ -102,18 +104,18 @@ def groups_of(module: nn.Module, example_inputs: tuple[Tensor, ...]) -> list[Cha
     """
     judge = _torch_pruning().importance.GroupMagnitudeImportance(p=2)
     names = {one: name for name, one in module.named_modules()}
+    order = list(names.values())
     found = []
     with _traceable(module):
         graph, fenced = _followed(module, example_inputs)
         for group in graph.get_all_groups(fenced, _LAYERS):
-            giving = [item for item in group if graph.is_out_channel_pruning_fn(item.dep.handler)]
             members = tuple(
                 (item.dep.target.module, torch.tensor(item.idxs), torch.tensor(item.root_idxs))
-                for item in giving
-                if item.dep.target.module in names
+                for item in group
+                if graph.is_out_channel_pruning_fn(item.dep.handler) and item.dep.target.module in names
             )
-            found.append(ChannelGroup(names[members[0][0]], judge(group).detach(), members))
-    order = list(names.values())
+            layers = [names[one] for one, *_ in members if isinstance(one, _LAYERS)]
+            found.append(ChannelGroup(min(layers, key=order.index), judge(group).detach(), members))
     return sorted(found, key=lambda group: order.index(group.name))
 
 
@@ -140,7 +142,7 @@ class _Fenced(nn.Module):
         return [one * 1.0 for one in outputs if one.requires_grad]
 
 
-def _pruned(module: nn.Module, example_inputs: tuple[Tensor, ...], ratio: float, round_to: int) -> nn.Module:
+def _pruned(module: M, example_inputs: tuple[Tensor, ...], ratio: float, round_to: int) -> M:
     """A copy without a ratio of its channels."""
     tp = _torch_pruning()
     done = copy.deepcopy(module)
@@ -240,6 +242,15 @@ def _explained() -> Iterator[None]:
             f"the network's channels cannot be pruned: {type(error).__name__}: {first_line(error)}. Its layers depend "
             "on each other in a way that torch-pruning does not follow; magN works on any network."
         ) from error
+
+
+def check_installed() -> None:
+    """Checks that channels can be removed.
+
+    Raises:
+        MissingDependencyError: torch-pruning is not installed.
+    """
+    _torch_pruning()
 
 
 def _torch_pruning() -> Any:

@@ -9,13 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from _captioners import small_resnet
 
 from edge_sdk.errors import EdgeSdkError, ModelError, UnsupportedError
 from edge_sdk.models._checkpoint import load_plain
 from edge_sdk.models.captioning._data import captioned, scenes
+from edge_sdk.models.captioning._prune import prune_captioner
 from edge_sdk.models.captioning._system import CaptioningSystem
 from edge_sdk.models.captioning.network import Captioner
-from edge_sdk.models.captioning.vocabulary import SPECIAL
+from edge_sdk.models.captioning.vocabulary import SPECIAL, Vocabulary
+from edge_sdk.pruning import Recipe
 from edge_sdk.training.run import train
 
 SMALL = (
@@ -77,7 +80,7 @@ def epochs(folder: Path) -> list[dict]:
 
 
 def test_it_learns_to_name_colors_and_its_checkpoint_says_them(run: Run, photos: Path):
-    folder = run("epochs=45")
+    folder = run("epochs=45", "seed=2")
     found = epochs(folder)
     assert set(found[0]) == {"epoch", "lr", "loss", "cider", "bleu_1", "bleu_4", "nats_per_word"}
     assert found[-1]["cider"] > 3 and found[-1]["nats_per_word"] < found[0]["nats_per_word"]
@@ -123,6 +126,68 @@ def test_a_checkpoint_of_another_vocabulary_or_encoder_is_refused(run: Run):
         Captioner.from_state({"state_dict": {}}, "it")
 
 
+@pytest.fixture
+def small_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network of some thousand weights in a ResNet's place, so that training it takes no time."""
+    from edge_sdk.models.captioning import encoders
+
+    monkeypatch.setattr(encoders, "_resnet", small_resnet)
+
+
+@pytest.fixture
+def whole(small_encoder, tmp_path: Path) -> Path:
+    """The checkpoint of a captioner that has learned nothing yet."""
+    from edge_sdk.models.captioning.decoder import AttentionDecoder
+    from edge_sdk.models.captioning.encoders import PlacesEncoder
+
+    pytest.importorskip("torch_pruning", reason="torch-pruning is not installed: pip install 'edge-sdk[train]'")
+    torch.manual_seed(0)
+    vocabulary, encoder = Vocabulary((*SPECIAL, "a", "in", "picture", *sorted(COLORS))), PlacesEncoder("resnet18", 64)
+    decoder = AttentionDecoder(len(vocabulary), encoder.dim, embed_dim=12, attention_dim=16, decoder_dim=24)
+    path = tmp_path / "whole.pt"
+    torch.save({**Captioner(encoder, decoder, vocabulary).checkpoint(), "data": "", "facts": {}}, path)
+    return path
+
+
+def test_a_pruned_captioner_is_trained_on_and_its_zeros_stay(run: Run, whole: Path):
+    pruned = ("method=prune", f"prune.checkpoint={whole}", "prune.recipe=struct30+mag20", "optimizer.lr=1e-3")
+    folder = run(*pruned, "epochs=2", "prune.calibration_squares=8", "prune.sensitivity=true")
+    found = Captioner.from_state(load_plain(folder / "best.pt"), "best.pt")
+    before = Captioner.from_state(load_plain(whole), "best.pt")
+    sizes = [sum(value.numel() for value in one.parameters()) for one in (found, before)]
+    about = json.loads((folder / "metrics.json").read_text())["pruning"]
+    assert sizes == [about["parameters"], about["parameters_before"]] and sizes[0] <= 0.7 * sizes[1]
+    zeros = sum(int((value == 0).sum()) for value in found.parameters() if value.ndim > 1)
+    assert zeros == about["zeros"] > 0.18 * sizes[0]
+    start = prune_captioner(before, Recipe(30, 20)).captioner.encoder.state_dict()
+    learned = found.encoder.state_dict()
+    moved = [name for name, value in start.items() if value.ndim > 1 and not torch.equal(value, learned[name])]
+    assert moved and all(not learned[name][start[name] == 0].any() for name in moved)
+    assert (folder / "pictures" / "sensitivity.png").stat().st_size > 10_000
+    assert json.loads((folder / "pictures" / "sensitivity.json").read_text())["unpruned"] == 1
+    assert epochs(folder)[-1]["loss"] < epochs(folder)[0]["loss"]
+
+
+def test_a_pruned_run_that_was_broken_off_ends_as_one_that_was_not(
+    run: Run, whole: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from edge_sdk.models.captioning._prune_task import PruningTask
+
+    pruned = ("method=prune", f"prune.checkpoint={whole}", "prune.recipe=struct30+mag20", "epochs=2")
+    unbroken = run(*pruned, out="unbroken")
+    step = PruningTask.loss
+
+    def broken(self, batch, draw):
+        if self.current_epoch == 1:
+            raise KeyboardInterrupt
+        return step(self, batch, draw)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(PruningTask, "loss", broken)
+        run(*pruned, out="parts")
+    assert epochs(run(out="parts", resume=True)) == epochs(unbroken)
+
+
 def test_the_packaged_captions_are_five_of_each_scene_and_the_last_is_no_other(photos):
     assert len(scenes()) > 50
     for captions in scenes().values():
@@ -160,6 +225,10 @@ def test_damaged_annotations_are_told_before_training(run: Run, photos: Path, ch
         (("encoder.checkpoint=/nowhere.pt",), "no checkpoint at /nowhere.pt"),
         (("decoder.dropout=1",), "decoder.dropout"),
         (("decoder.depth=3",), "decoder.depth"),
+        (("method=prune",), "prune.checkpoint is empty"),
+        (("method=prune", "prune.checkpoint=/nowhere.pt"), "there is no checkpoint at /nowhere.pt"),
+        (("method=prune", "prune.checkpoint=x", "prune.recipe=half"), "'half' is no way to prune"),
+        (("method=shrink",), "unknown method 'shrink'"),
     ],
 )
 def test_wrong_settings_are_told_before_training(run: Run, settings: tuple[str, ...], said: str):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from edge_sdk.errors import UnsupportedError
+from edge_sdk.pruning import Recipe
 from edge_sdk.training.config import EarlyStop, NotNegative, Optimizer, RunConfig, Settings, TrainerSettings
 
 Width = Annotated[int, Field(ge=1, le=8192)]
@@ -47,9 +49,29 @@ class LossSettings(Settings):
     smoothing: Share
 
 
+class Prune(Settings):
+    """What is pruned of which captioner."""
+
+    checkpoint: str
+    recipe: str
+    distillation: NotNegative
+    calibration_squares: Annotated[int, Field(ge=1)]
+    sensitivity: bool
+
+    @field_validator("recipe")
+    @classmethod
+    def _known(cls, text: str) -> str:
+        try:
+            return str(Recipe.parse(text))
+        except UnsupportedError as error:
+            raise ValueError(str(error)) from error
+
+
 class Config(RunConfig):
     """All of them."""
 
+    method: Literal["whole", "prune"]
+    prune: Prune
     data: Data
     encoder: Encoder
     decoder: Decoder
@@ -62,5 +84,7 @@ class Config(RunConfig):
     def _together(self) -> Config:
         if not self.data.root:
             raise ValueError("data.root is empty; give data.root=PATH of COCO's folder, or data=embedded")
+        if self.method == "prune" and not self.prune.checkpoint:
+            raise ValueError("prune.checkpoint is empty; give prune.checkpoint=PATH of the captioner to prune")
         self.trainer.check_one_device("captioning")
         return self

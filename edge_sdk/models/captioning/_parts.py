@@ -80,4 +80,5 @@ class _OneProduct(nn.Module):
 
     def forward(self, x: Tensor, state: State) -> State:
         """As `LstmCell`."""
-        return LstmCell.next_state(self.gates(torch.cat([x, state.hidden], dim=1)), state)
+        gates = self.gates(torch.cat([x, state.hidden], dim=1))
+        return LstmCell.next_state(gates.chunk(4, dim=1), state)

@@ -31,15 +31,17 @@ class CaptioningSystem:
         return checked(Config, values)
 
     def task(self, config: RunConfig, say: Say) -> Task:
-        """The decoder, with the places of all photos.
+        """The decoder, with the places of all photos; or encoder and decoder, to be pruned.
 
         Raises:
             EdgeSdkError: Weights or photos are missing or do not fit.
         """
         from edge_sdk.models.captioning._config import Config
+        from edge_sdk.models.captioning._prune_task import PruningTask
         from edge_sdk.models.captioning._task import CaptioningTask
 
-        return CaptioningTask(cast(Config, config), say)
+        chosen = cast(Config, config)
+        return (PruningTask if chosen.method == "prune" else CaptioningTask)(chosen, say)
 
     def download(self, folder: Path, val_only: bool, say: Say) -> None:
         """Refuses: COCO's captions come with its images.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -44,11 +44,13 @@ class CaptioningTask(Task):
     """
 
     score = "cider"
+    encoded_splits: ClassVar[tuple[Split, ...]] = ("train", "val")
+    """Of which places are encoded once."""
 
     def __init__(self, config: Config, say: Say) -> None:
         super().__init__(config)
         self.settings = config
-        data, chosen = config.data, config.encoder
+        data = config.data
         self.photos: dict[Split, list[Captioned]] = {
             "train": captioned(data.root, "train", data.views, config.seed, data.subset),
             "val": captioned(data.root, "val", 1, config.seed, data.subset),
@@ -58,27 +60,41 @@ class CaptioningTask(Task):
                 f"there are {len(self.photos['train'])} squares to train on, fewer than a batch: give "
                 f"data.batch_size={len(self.photos['train'])} or less."
             )
-        said = dict.fromkeys(caption for photo in self.photos["train"] for caption in photo.captions)
-        self.vocabulary = Vocabulary.of(said, data.least_count)
-        path = Path(chosen.checkpoint).expanduser() if chosen.checkpoint else None
-        self.encoder = [PlacesEncoder(chosen.name, chosen.image_size, path, config.seed)]  # not among the weights
-        sizes = config.decoder
-        self.decoder = AttentionDecoder(
-            len(self.vocabulary),
-            self.encoder[0].dim,
-            sizes.embed_dim,
-            sizes.attention_dim,
-            sizes.decoder_dim,
-            sizes.dropout,
-        ).train()
-        weights = weights_identity(self.encoder[0])
-        self.places: dict[Split, np.ndarray] = {}
-        for split, photos in self.photos.items():
-            say(f"encoding {len(photos)} squares of photos ({split})")
-            self.places[split] = features(self.encoder[0], weights, [photo.view for photo in photos], say)
+        self.say = say
+        encoder, self.decoder, self.vocabulary = self.networks()
+        self.encoder = [encoder]  # not among the weights
+        self.decoder.train()
+        self.weights = weights_identity(encoder)
+        self.places: dict[Split, np.ndarray] = {split: self.encoded(split) for split in self.encoded_splits}
         self._order = torch.empty(0)
         self._losses_found: list[Tensor] = []
         self._said: list[str] = []
+
+    def networks(self) -> tuple[PlacesEncoder, AttentionDecoder, Vocabulary]:
+        """What is trained, and the words of the captions.
+
+        Raises:
+            EdgeSdkError: Weights are missing or do not fit.
+        """
+        chosen, sizes = self.settings.encoder, self.settings.decoder
+        said = dict.fromkeys(caption for photo in self.photos["train"] for caption in photo.captions)
+        vocabulary = Vocabulary.of(said, self.settings.data.least_count)
+        path = Path(chosen.checkpoint).expanduser() if chosen.checkpoint else None
+        encoder = PlacesEncoder(chosen.name, chosen.image_size, path, self.settings.seed)
+        decoder = AttentionDecoder(
+            len(vocabulary), encoder.dim, sizes.embed_dim, sizes.attention_dim, sizes.decoder_dim, sizes.dropout
+        )
+        return encoder, decoder, vocabulary
+
+    def encoded(self, split: Split) -> np.ndarray:
+        """The places of all squares of a split, kept on disk."""
+        photos = self.photos[split]
+        self.say(f"encoding {len(photos)} squares of photos ({split})")
+        return features(self.encoder[0], self.weights, [photo.view for photo in photos], self.say)
+
+    def captioner(self) -> Captioner:
+        """Encoder and decoder as they are."""
+        return Captioner(self.encoder[0], self.decoder, self.vocabulary)
 
     def train_dataloader(self) -> range:
         """The numbers of an epoch's batches; `loss` cuts them out of the squares."""
@@ -100,24 +116,28 @@ class CaptioningTask(Task):
         Source of the second: Xu et al., arXiv 1502.03044, equation 14, as a mean over the places.
         """
         torch.manual_seed(draw.initial_seed())  # dropout: the same for a resumed run
-        numbers = self._numbers(batch)
+        numbers = self.numbers(batch)
+        return self.caption_loss(self.places_of("train", numbers), numbers, draw)
+
+    def caption_loss(self, places: Tensor, numbers: list[int], draw: torch.Generator) -> Tensor:
+        """That of squares whose places are known."""
         photos = [self.photos["train"][number] for number in numbers]
         picks = torch.rand(len(photos), generator=draw).tolist()
         said = [photo.captions[int(pick * len(photo.captions))] for photo, pick in zip(photos, picks, strict=True)]
-        words, uneven = self._loss(self._places("train", numbers), said, self.settings.loss.smoothing)
+        words, uneven = self._loss(places, said, self.settings.loss.smoothing)
         self.log_dict({"train/words": words.detach(), "train/uneven": uneven.detach()})
         return words + self.settings.loss.attention * uneven
 
     def names(self, batch: int) -> list[str]:
         """The batch's photos."""
-        return [str(self.photos["train"][number].view.path) for number in self._numbers(batch)]
+        return [str(self.photos["train"][number].view.path) for number in self.numbers(batch)]
 
     def validation_step(self, batch: int, batch_idx: int) -> None:
         """Captions a batch, and scores the words of its first references."""
         del batch_idx
         size = self.settings.data.batch_size
         numbers = list(range(batch * size, min((batch + 1) * size, len(self.photos["val"]))))
-        places = self._places("val", numbers)
+        places = self.places_of("val", numbers)
         self._said += caption_places(self.decoder, self.vocabulary, places, most=self.settings.decoder.longest)
         first = [self.photos["val"][number].captions[0] for number in numbers]
         self._losses_found.append(self._loss(places, first)[0].cpu() * len(numbers))
@@ -144,9 +164,8 @@ class CaptioningTask(Task):
         Raises:
             StorageError: The disk is full or not ours.
         """
-        captioner = Captioner(self.encoder[0], self.decoder, self.vocabulary)
         buffer = io.BytesIO()
-        torch.save({**captioner.checkpoint(), "data": self.settings.data.root, "facts": dict(facts)}, buffer)
+        torch.save({**self.captioner().checkpoint(), "data": self.settings.data.root, "facts": dict(facts)}, buffer)
         write_atomic(path, buffer.getvalue())
 
     def draw(self, folder: Path) -> None:
@@ -185,10 +204,11 @@ class CaptioningTask(Task):
         uneven = ((shares * spoken).sum(1) * shares.shape[2] / length - 1).square().mean()
         return words, uneven
 
-    def _numbers(self, batch: int) -> list[int]:
+    def numbers(self, batch: int) -> list[int]:
+        """The squares of a batch."""
         size = self.settings.data.batch_size
         return self._order[batch * size : (batch + 1) * size].tolist()
 
-    def _places(self, split: Split, numbers: list[int]) -> Tensor:
+    def places_of(self, split: Split, numbers: list[int]) -> Tensor:
         """Places ``[b, p, c]``."""
         return torch.from_numpy(self.places[split][numbers].astype(np.float32)).to(self.device)

@@ -10,6 +10,7 @@ Shapes: b batch, p places of an image, c channels of a place, a width of the att
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -54,12 +55,12 @@ class LstmCell(nn.Module):
     def forward(self, x: Tensor, state: State) -> State:
         """Input ``[b, input_size]`` and the state before to the state after."""
         gates = F.linear(x, self.weight_ih, self.bias_ih) + F.linear(state.hidden, self.weight_hh, self.bias_hh)
-        return self.next_state(gates, state)
+        return self.next_state(gates.chunk(4, dim=1), state)
 
     @staticmethod
-    def next_state(gates: Tensor, state: State) -> State:
-        """The state after, of what the products gave, ``[b, 4 * hidden_size]``, and the state before."""
-        let_in, keep, new, show = gates.chunk(4, dim=1)
+    def next_state(gates: Sequence[Tensor], state: State) -> State:
+        """The state after, of what the products gave for each gate, ``[b, hidden_size]``, and the state before."""
+        let_in, keep, new, show = gates
         cell = torch.sigmoid(keep) * state.cell + torch.sigmoid(let_in) * torch.tanh(new)
         return State(torch.sigmoid(show) * torch.tanh(cell), cell)
 
@@ -177,7 +178,7 @@ class AttentionDecoder(nn.Module):
             Scores of the next word ``[b, v]``, the state, and how much each place mattered ``[b, p]``.
         """
         mixture, shares = self.attention(seen, state.hidden)
-        gated = torch.sigmoid(self.f_beta(state.hidden)) * mixture
+        gated = mixture * torch.sigmoid(self.f_beta(state.hidden))
         state = self.decode_step(torch.cat([self.embedding(words), gated], dim=1), state)
         return self.fc(self.dropout(state.hidden)), state, shares
 

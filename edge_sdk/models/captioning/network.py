@@ -17,6 +17,7 @@ from edge_sdk.models.captioning.decoder import AttentionDecoder, Seen, State
 from edge_sdk.models.captioning.encoders import PlacesEncoder
 from edge_sdk.models.captioning.search import beam, greedy
 from edge_sdk.models.captioning.vocabulary import Vocabulary
+from edge_sdk.pruning import take_shapes
 
 LONGEST = 20
 """Words of a caption, at most."""
@@ -70,6 +71,7 @@ class Captioner(nn.Module):
         if not all(isinstance(word, str) for word in words):
             raise ModelError(f"the vocabulary of {where} holds something else than words.")
         encoder = PlacesEncoder(str(about.get("name")), int(about.get("image_size", 224)))
+        take_shapes(encoder, {name.removeprefix("encoder."): value for name, value in state.items()})  # if pruned
         decoder = AttentionDecoder.sized_for(dict(state))
         captioner = cls(encoder, decoder, Vocabulary(list(words)))
         fill(captioner, state, where)
