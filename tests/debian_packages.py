@@ -16,6 +16,11 @@ NEEDED = {
     "adb": Path("/usr/bin/adb"),
     "openssh-server": Path("/usr/sbin/sshd"),
     "openssh-client": Path("/usr/bin/ssh"),
+    "espeak-ng": Path("/usr/bin/espeak-ng"),
+    "alsa-utils": Path("/usr/bin/aplay"),
+    "xvfb": Path("/usr/bin/Xvfb"),
+    "libgl1": Path("/usr/share/doc/libgl1"),
+    "libglib2.0-0": Path("/usr/share/doc/libglib2.0-0"),
 }
 """Package name to a path that it brings."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -35,6 +36,20 @@ class Output:
         self.as_json = as_json
         self._stdout = stdout
         self._stderr = stderr
+
+    @property
+    def is_live(self) -> bool:
+        """Whether `live` draws in place: standard output is a terminal, and no JSON is wanted."""
+        return not self.as_json and self._stdout.isatty()
+
+    def tell(self, line: str) -> None:
+        """Says a line on standard error."""
+        print(clean(line, keep="\n"), file=self._stderr, flush=True)
+
+    def ask(self, question: str) -> str | None:
+        """Asks on standard error, and gives the line that was typed; None where the input has ended."""
+        print(clean(question, keep="\n"), end="", file=self._stderr, flush=True)
+        return sys.stdin.readline() or None
 
     def result(self, document: Mapping[str, Any], view: Callable[[], RenderableType]) -> None:
         """Prints the result; called once a run.
@@ -71,7 +86,7 @@ class Output:
             screen: Makes the screen of a value.
             line: Makes its line.
         """
-        if self.as_json or not self._stdout.isatty():
+        if not self.is_live:
 
             def tell(document: Mapping[str, Any], value: Any) -> None:
                 text = json.dumps(document, allow_nan=False) if self.as_json else line(value)

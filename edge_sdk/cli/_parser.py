@@ -20,6 +20,7 @@ VERBS = {
     "profile": "run a bundle and measure it",
     "monitor": "watch a device live: latency, processors, memory, GPUs, power, temperatures",
     "deploy": "compile, run, check against FP32 and measure, in one go",
+    "caption": "caption a camera, a video or photos live, and compare models and precisions",
     "evaluate": "judge a tagger on a labelled data set: mAP, precision, recall, F1",
     "train": "train a system, such as photo tagging, into a folder with weights and metrics",
 }
