@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import select
 import sys
 from collections.abc import Callable, Mapping
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
 _DRAW_S = 0.2
 _MOST_KEYS = 64
+_LONG_KEYS = re.compile(r"\x1b[\[O][0-9;]*[A-Za-z~]")
+"""What arrows, function keys and their like send."""
 
 
 class Keyboard:
@@ -36,8 +39,7 @@ class Keyboard:
         """What was pressed since the last call; keys that send several characters, such as arrows, are left out."""
         if not select.select([self._descriptor], [], [], 0)[0]:
             return ""
-        text = os.read(self._descriptor, _MOST_KEYS).decode(errors="ignore")
-        return "" if len(text) > 1 and text.startswith("\x1b") else text
+        return _LONG_KEYS.sub("", os.read(self._descriptor, _MOST_KEYS).decode(errors="ignore"))
 
     def close(self) -> None:
         """Gives the terminal back as it was."""

@@ -76,12 +76,12 @@ class Window:
         self._size = (0, 0)
         self._drawn_s = 0.0
         self._drawn: tuple[Any, ...] = ()
-        self._was_seen = False
+        self._was_seen = self._is_closed = False
 
     def show(self, screen: Screen) -> None:
         """Draws what has changed, at most 25 times a second."""
         now = perf_counter()
-        if screen.frame is None or now - self._drawn_s < _DRAW_S:
+        if screen.frame is None or self._is_closed or now - self._drawn_s < _DRAW_S:
             return
         said = (screen.title, screen.caption, screen.busy, screen.notes, screen.menu, screen.is_asked)
         drawn = (screen.frame.number, *said)
@@ -101,18 +101,25 @@ class Window:
 
     def keys(self) -> str:
         """The key pressed since the last call; Q where the window was closed."""
+        if self._is_closed:
+            return "Q"
         key = self._cv2.waitKey(1) & 0xFF
-        if self._size != (0, 0):
-            is_seen = self._cv2.getWindowProperty(TITLE, self._cv2.WND_PROP_VISIBLE) >= 1
-            if self._was_seen and not is_seen:
-                return "Q"
-            self._was_seen = self._was_seen or is_seen
+        is_seen = self._is_seen()
+        self._was_seen = self._was_seen or is_seen
+        self._is_closed = self._was_seen and not is_seen
         return "" if key == _NO_KEY else chr(key)
 
     def close(self) -> None:
         """Closes it."""
-        self._cv2.destroyAllWindows()
-        self._cv2.waitKey(1)
+        if not self._is_closed:
+            self._cv2.destroyAllWindows()
+            self._cv2.waitKey(1)
+
+    def _is_seen(self) -> bool:
+        try:
+            return self._cv2.getWindowProperty(TITLE, self._cv2.WND_PROP_VISIBLE) >= 1
+        except self._cv2.error:  # so some builds say that there is no window left
+            return False
 
 
 def compose(screen: Screen) -> Image:
