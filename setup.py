@@ -53,6 +53,7 @@ EXTRAS = {
         "scikit-learn>=1.6",
         "scipy>=1.13",
         "tensorboard>=2.18",
+        "torch-pruning>=1.6",
         "torchmetrics>=1.7",
     ],
     "clip": [TORCH, "transformers>=5,<6"],

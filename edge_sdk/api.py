@@ -43,6 +43,7 @@ def compile(
     calibration: Path | str | None = None,
     max_drop: float | None = None,
     rewrites: bool = True,
+    prune: str | None = None,
     device: str | None = None,
     runner: str | None = None,
     threads: int | None = None,
@@ -64,6 +65,8 @@ def compile(
         max_drop: Largest allowed drop of accuracy, such as 0.01. The layers that cost most are left in
             FP32 until it is met.
         rewrites: Whether the graph may be rewritten into what the delegate takes.
+        prune: A recipe that every part is pruned by first, such as ``struct30+mag10``; see `edge_sdk.pruning`. What
+            that costs in accuracy is only won back by training.
         device: Where ``auto`` measures; None: here, if the target runs here.
         runner: ``PATH[:KIND]`` of a native runner of one's own for that device.
         threads: Threads to measure with, None for the target's.
@@ -79,7 +82,7 @@ def compile(
     """
     _check_program(program, out)
     job, plans, refused = _plan(
-        model, target, quantize, runtime, settings, calibration, max_drop, rewrites, use_cache, progress
+        model, target, quantize, runtime, settings, calibration, max_drop, rewrites, prune, use_cache, progress
     )
     from edge_sdk.devices import open_device
 
@@ -192,6 +195,7 @@ def deploy(
     calibration: Path | str | None = None,
     max_drop: float | None = None,
     rewrites: bool = True,
+    prune: str | None = None,
     device: str | None = None,
     runner: str | None = None,
     timing: Timing | None = None,
@@ -216,6 +220,7 @@ def deploy(
         calibration: See `compile`.
         max_drop: See `compile`.
         rewrites: See `compile`.
+        prune: See `compile`. The accuracy is then beside that of the whole model.
         device: Where to run; None: here.
         runner: See `profile`.
         timing: When to start and stop counting.
@@ -240,7 +245,7 @@ def deploy(
     _check_plots(sustain_s, out)
     _check_program(program, out)
     job, plans, refused = _plan(
-        model, target, quantize, runtime, settings, calibration, max_drop, rewrites, use_cache, progress
+        model, target, quantize, runtime, settings, calibration, max_drop, rewrites, prune, use_cache, progress
     )
     files = input_files(Path(inputs)) if inputs is not None else []
     photos = [job.model.preprocess(file) for file in files]
@@ -289,13 +294,16 @@ def _plan(
     calibration: Path | str | None,
     max_drop: float | None,
     rewrites: bool,
+    prune: str | None,
     use_cache: bool,
     progress: Progress | None,
 ) -> tuple[Job, list[Plan], dict[str, str]]:
     """Everything that can be refused without work."""
     from edge_sdk.models import load_model
+    from edge_sdk.pipeline import pruned
     from edge_sdk.pipeline.compile import Job
     from edge_sdk.pipeline.plan import plans
+    from edge_sdk.pruning import Recipe
     from edge_sdk.quantization.base import make_quantizer
     from edge_sdk.schema import load_target
     from edge_sdk.schema.target import Target
@@ -306,7 +314,10 @@ def _plan(
     profile_target = target if isinstance(target, Target) else load_target(target)
     quantizer = make_quantizer(quantize, theirs)
     quantizer.check()
+    recipe = Recipe.parse(prune) if prune is not None else None
     loaded = load_model(model, own)
+    if recipe is not None:
+        pruned.check(loaded, recipe, quantizer)
     if calibration is not None and not quantizer.needs_calibration:
         raise UnsupportedError(f"quantizer '{quantize}' takes no calibration inputs; leave --calibration out.")
     found, refused = plans(profile_target, loaded, quantizer, runtime)
@@ -317,6 +328,7 @@ def _plan(
         calibration_path=Path(calibration) if calibration is not None else None,
         max_drop=max_drop,
         rewrites=rewrites,
+        prune=recipe,
         use_cache=use_cache,
         progress=progress or (lambda _: None),
     )

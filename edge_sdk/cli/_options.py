@@ -25,6 +25,12 @@ def add_compile_options(parser: Parser) -> None:
         "--quantize", default="fp32", metavar="NAME", help="a name that 'edge-sdk quantizers' lists (default: fp32)"
     )
     group.add_argument(
+        "--prune",
+        metavar="RECIPE",
+        help="prune every part first: structN removes channels with N percent of its parameters, magN sets N percent "
+        "of its weights to zero, such as struct30+mag10; training wins back what it costs, see docs/captioning.md",
+    )
+    group.add_argument(
         "--runtime",
         default="auto",
         metavar="NAME",
@@ -116,6 +122,7 @@ def compile_arguments(args: argparse.Namespace) -> dict[str, Any]:
         "calibration": args.calibration,
         "max_drop": args.max_drop,
         "rewrites": not args.no_rewrites,
+        "prune": args.prune,
         "use_cache": not args.no_cache,
         "device": args.device,
         "runner": args.runner,

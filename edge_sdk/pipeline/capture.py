@@ -14,13 +14,19 @@ if TYPE_CHECKING:
     import torch
 
     from edge_sdk.models.base import Model, Part
+    from edge_sdk.pruning import Recipe
 
 
-def capture(model: Model) -> Captured:
+def capture(model: Model, recipe: Recipe | None = None) -> Captured:
     """Exports every part of a model, or reads its ONNX file.
+
+    Args:
+        model: The model.
+        recipe: How its parts are pruned before; None: not at all.
 
     Raises:
         ModelError: A part cannot be exported; the message names the operator and the source line.
+        UnsupportedError: The parts cannot be pruned so.
     """
     if model.onnx:
         from edge_sdk.pipeline._onnx_source import capture_onnx
@@ -31,8 +37,13 @@ def capture(model: Model) -> Captured:
         raise ModelError(f"model '{model.name}' has no parts; its parts() must return at least one")
     if len({part.name for part in parts}) != len(parts):
         raise ModelError(f"model '{model.name}' has two parts of one name: {[part.name for part in parts]}")
+    pruning = None
+    if recipe is not None:
+        from edge_sdk.pipeline.pruned import pruned_parts
+
+        parts, pruning = pruned_parts(parts, recipe)
     graphs = tuple(capture_part(part) for part in parts)
-    return Captured(graphs=graphs, macs=sum(_count_macs(graph) for graph in graphs))
+    return Captured(graphs=graphs, macs=sum(_count_macs(graph) for graph in graphs), pruning=pruning)
 
 
 def capture_part(part: Part) -> Graph:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from edge_sdk.bundle import Bundle
     from edge_sdk.models.base import Model, Purpose, Sample
     from edge_sdk.pipeline.values import Captured, Lowered, Quantized
+    from edge_sdk.pruning import Recipe
     from edge_sdk.quantization.base import Int8Rules, Quantizer
     from edge_sdk.schema.target import Target
 
@@ -44,6 +45,7 @@ class Job:
         calibration_path: The user's own calibration data, None for the model's.
         max_drop: Largest allowed drop of accuracy, None for no budget.
         rewrites: Whether graph rewrites are on.
+        prune: How the model is pruned before it is quantized; None: not at all.
         use_cache: Whether a bundle of the same key may be taken from the cache.
         progress: Called with a line as each stage starts.
         seconds: How long each stage took so far.
@@ -56,6 +58,7 @@ class Job:
     calibration_path: Path | None = None
     max_drop: float | None = None
     rewrites: bool = True
+    prune: Recipe | None = None
     use_cache: bool = True
     progress: Callable[[str], None] = lambda _: None
     seconds: dict[str, float] = field(default_factory=dict, repr=False)
@@ -76,8 +79,9 @@ class Job:
         """The model's graphs."""
         from edge_sdk.pipeline.capture import capture
 
-        with self.stage("capture", f"capturing {self.model.name}"):
-            return capture(self.model)
+        pruned = f", pruned by {self.prune}" if self.prune else ""
+        with self.stage("capture", f"capturing {self.model.name}{pruned}"):
+            return capture(self.model, self.prune)
 
     @property
     def is_captured(self) -> bool:
@@ -121,7 +125,7 @@ class Job:
         """The key of the job on one runtime."""
         own = _file_identity(self.calibration_path) if self.calibration_path else ""
         return key.compile_key(
-            self.target, self.model, self.identity, self.quantizer, plan, own, self.max_drop, self.rewrites
+            self.target, self.model, self.identity, self.quantizer, plan, own, self.max_drop, self.rewrites, self.prune
         )
 
 
@@ -208,6 +212,7 @@ def _package(job: Job, plan: Plan, name: str, digest: str, lowered: Lowered) -> 
         target=job.target.name,
         model=ModelRef(name=job.model.name, variant=job.model.variant),
         runtime=lowered.runtime,
+        pruning=job.captured.pruning,
         quantization=lowered.quantization,
         parts=list(lowered.parts),
         partition=lowered.partition,
@@ -319,7 +324,8 @@ def _check_shapes(job: Job, plan: Plan) -> None:
 def _name(job: Job, plan: Plan) -> str:
     model = job.model
     named = f"{model.name}_{model.variant}" if model.variant else model.name
-    return f"{named}-{job.target.name}-{job.quantizer.name}-{plan.rule.name}"
+    pruned = f"-{job.prune}".replace("+", "_") if job.prune else ""
+    return f"{named}{pruned}-{job.target.name}-{job.quantizer.name}-{plan.rule.name}"
 
 
 def _file_identity(path: Path) -> str:

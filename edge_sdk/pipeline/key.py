@@ -18,11 +18,12 @@ if TYPE_CHECKING:
     from edge_sdk.models.base import Model, Sample
     from edge_sdk.pipeline.plan import Plan
     from edge_sdk.pipeline.values import Captured
+    from edge_sdk.pruning import Recipe
     from edge_sdk.quantization.base import Quantizer
     from edge_sdk.schema.target import Target
 
 # What can change a compiled program; the rest of the SDK cannot.
-_CODE = ("backends", "models", "pipeline", "quantization", "schema")
+_CODE = ("backends", "models", "pipeline", "pruning", "quantization", "schema")
 
 
 def compile_key(
@@ -34,6 +35,7 @@ def compile_key(
     calibration: str,
     max_drop: float | None,
     rewrites: bool,
+    prune: Recipe | None = None,
 ) -> str:
     """SHA-256 over weights, graph, target, options, calibration data, packages, machine and our own code.
 
@@ -46,6 +48,7 @@ def compile_key(
         calibration: `samples_identity` of a user's own calibration data, empty for the model's own.
         max_drop: The accuracy budget.
         rewrites: Whether graph rewrites are on.
+        prune: How the model is pruned before; None: not at all.
     """
     rule = target.model_dump(include={"name"}) | plan.rule.model_dump()
     return _digest(
@@ -57,6 +60,7 @@ def compile_key(
             "calibration": calibration,
             "max_drop": max_drop,
             "rewrites": rewrites,
+            "prune": [str(prune), versions(("torch-pruning",))] if prune else None,
             "versions": versions(plan.backend.packages),
             "machine": plan.backend.facts(plan.rule.delegate),
         }

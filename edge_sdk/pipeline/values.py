@@ -6,7 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from edge_sdk.schema.manifest import EngineLayer, Partition, PartSpec, Quantization, Rewrite, RuntimeRef, TensorSpec
+from edge_sdk.schema.manifest import (
+    EngineLayer,
+    Partition,
+    PartSpec,
+    Pruning,
+    Quantization,
+    Rewrite,
+    RuntimeRef,
+    TensorSpec,
+)
 
 if TYPE_CHECKING:
     import onnx
@@ -45,11 +54,15 @@ class Graph:
 
 @dataclass(frozen=True)
 class Captured:
-    """The model as graphs, with the rewrites applied so far and the multiply-accumulates of one inference."""
+    """The model as graphs, with the rewrites applied so far and the multiply-accumulates of one inference.
+
+    ``pruning`` tells what was pruned before it was captured.
+    """
 
     graphs: tuple[Graph, ...]
     macs: int
     rewrites: tuple[Rewrite, ...] = ()
+    pruning: Pruning | None = None
 
 
 @dataclass(frozen=True)

@@ -72,6 +72,7 @@ def build_report(
             delegate=manifest.runtime.delegate,
             selection=selection,
         ),
+        pruning=manifest.pruning,
         quantization=ReportQuantization(method=manifest.quantization.method, skipped=manifest.quantization.skipped),
         device=measurement.device,
         bundle=ReportBundle(path=str(bundle.path), sha256=bundle.manifest_sha256, size_bytes=manifest.size_bytes),

@@ -15,7 +15,7 @@ from edge_sdk.schema.report import Unavailable
 if TYPE_CHECKING:
     from edge_sdk.bundle import Bundle
     from edge_sdk.evaluation.result import Evaluation, Judged
-    from edge_sdk.schema.manifest import Fallback, Rewrite, Selection, SkippedLayer
+    from edge_sdk.schema.manifest import Fallback, Pruning, Rewrite, Selection, SkippedLayer
     from edge_sdk.schema.report import Beside, Prediction, Report, Sustained, Tag
 
 _MOST_LISTED = 12
@@ -84,6 +84,8 @@ def bundle_view(bundle: Bundle) -> RenderableType:
         ("Rewrites", _rewrites(partition.rewrites)),
         ("Kept precise", _skipped(manifest.quantization.skipped)),
     ]
+    if manifest.pruning is not None:
+        rows.insert(2, ("Pruned", _pruned(manifest.pruning)))
     rows += [("Warning", warning) for warning in partition.warnings]
     if manifest.compile_s:
         rows.append(("Time", ", ".join(f"{stage} {figure(spent)} s" for stage, spent in manifest.compile_s.items())))
@@ -133,6 +135,12 @@ def _judged(one: Judged) -> str:
     return f"{one.path} ({one.kind}) by {one.runtime} on {one.device}, images of {width} by {height} pixels"
 
 
+def _pruned(pruning: Pruning) -> str:
+    before, after = (scaled(count, "") for count in (pruning.parameters_before, pruning.parameters))
+    lines = [f"by {pruning.recipe}: {before.strip()} parameters to {after.strip()}, {pruning.zeros:,} of them zero"]
+    return "\n".join([*lines, *(f"{part} stays whole: {why}" for part, why in pruning.whole.items())])
+
+
 def _report_rows(report: Report) -> list[tuple[str, str]]:
     device, runtime, partition = report.device, report.runtime, report.partition
     rows = [
@@ -151,6 +159,8 @@ def _report_rows(report: Report) -> list[tuple[str, str]]:
         ("Roofline", _roofline(report)),
         ("Conditions", _conditions(report)),
     ]
+    if report.pruning is not None:
+        rows.insert(9, ("Pruned", _pruned(report.pruning)))
     if report.sustained is not None:
         rows.insert(3, ("Sustained", _sustained(report.sustained)))
     rows += [("Beside", _beside(one)) for one in report.beside or []]

@@ -46,6 +46,19 @@ class Quantization(Frozen):
     skipped: list[SkippedLayer] = []
 
 
+class Pruning(Frozen):
+    """How the model was pruned before it was quantized.
+
+    ``zeros`` are weights that are zero; ``whole`` are parts that were left as they are, and why.
+    """
+
+    recipe: str
+    parameters_before: int
+    parameters: int
+    zeros: int
+    whole: dict[str, str] = {}
+
+
 class Fallback(Frozen):
     """An operator that the delegate did not take: how often and why."""
 
@@ -145,6 +158,7 @@ class Manifest(Frozen):
     target: str
     model: ModelRef
     runtime: RuntimeRef
+    pruning: Pruning | None = None
     quantization: Quantization
     parts: list[PartSpec]
     partition: Partition

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from edge_sdk.schema._base import Frozen
-from edge_sdk.schema.manifest import Fallback, ModelRef, Rewrite, Selection, SkippedLayer
+from edge_sdk.schema.manifest import Fallback, ModelRef, Pruning, Rewrite, Selection, SkippedLayer
 
 REPORT_VERSION = 1
 
@@ -257,6 +257,7 @@ class Report(Frozen):
     model: ModelRef
     target: str
     runtime: ReportRuntime
+    pruning: Pruning | None = None
     quantization: ReportQuantization
     device: ReportDevice
     bundle: ReportBundle
