@@ -3,6 +3,7 @@
 The rules follow what XNNPACK and ONNX Runtime both compute in integers: convolution and linear
 layers with the activation function behind them, addition, multiplication, pooling to one pixel and
 concatenation; and operators that only move values, which share the scale of what they move.
+Among those are embeddings, which pick rows of a table.
 TensorRT fuses otherwise, and so has rules of its own (`Int8Rules.only_inputs`).
 """
 
@@ -161,6 +162,7 @@ class Int8Annotator(Quantizer):
         per_channel: Whether a weight has a scale for each output channel, or a single one.
         float_outputs: Whether what a linear layer gives to the model's output stays in float.
         rules: What the runtime takes.
+        embeddings: Whether the tables of embeddings become INT8, too.
     """
 
     def __init__(
@@ -172,6 +174,7 @@ class Int8Annotator(Quantizer):
         per_channel: bool = True,
         float_outputs: bool = False,
         rules: Int8Rules = AFFINE,
+        embeddings: bool = False,
     ) -> None:
         super().__init__()
         self._activation = QuantizationSpec(
@@ -194,6 +197,7 @@ class Int8Annotator(Quantizer):
         self._skip = skip
         self._float_outputs = float_outputs
         self._rules = rules
+        self._embeddings = embeddings and not rules.only_inputs
 
     def annotate(self, model: GraphModule) -> GraphModule:
         """Sets the annotation of every node that a rule covers."""
@@ -215,6 +219,8 @@ class Int8Annotator(Quantizer):
                 self._annotate_cat(node)
             elif node.target in _MOVES and _moves_only(node):
                 self._annotate_move(node)
+            elif node.target is _aten.embedding.default and self._embeddings:
+                self._annotate_embedding(node)
         return model
 
     def validate(self, model: GraphModule) -> None:
@@ -256,14 +262,29 @@ class Int8Annotator(Quantizer):
         inputs: dict[Node, Any] = {source: shared for source in sources[1:]} | {sources[0]: self._activation}
         node.meta[_KEY] = QuantizationAnnotation(input_qspec_map=inputs, output_qspec=shared, _annotated=True)
 
+    def _annotate_embedding(self, node: Node) -> None:
+        """One scale for the whole table: its rows are quantized with one scale where they are read, anyway."""
+        table = node.args[0]
+        if isinstance(table, Node) and table.op == "get_attr" and len(table.users) == 1:
+            self._share(node, table)
+
     def _annotate_move(self, node: Node) -> None:
         source = node.args[0]
         if isinstance(source, Node) and _output_spec(source):
-            node.meta[_KEY] = QuantizationAnnotation(
-                input_qspec_map={source: self._activation},
-                output_qspec=SharedQuantizationSpec((source, node)),
-                _annotated=True,
-            )
+            self._share(node, source)
+
+    def _share(self, node: Node, source: Node) -> None:
+        """Gives a node the scale of what it moves."""
+        node.meta[_KEY] = QuantizationAnnotation(
+            input_qspec_map={source: self._activation},
+            output_qspec=SharedQuantizationSpec((source, node)),
+            _annotated=True,
+        )
+
+
+def is_integer_embedding(node: Node) -> bool:
+    """Whether a node of a prepared graph is an embedding whose table has an observer."""
+    return node.target is _aten.embedding.default and arguments(node)[0].op == "call_module"
 
 
 def _is_float(node: Node) -> bool:

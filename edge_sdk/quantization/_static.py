@@ -13,7 +13,7 @@ from torch.fx import GraphModule, Interpreter, Node
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
 from edge_sdk.models.base import Sample
-from edge_sdk.pipeline.fx import arguments, constant
+from edge_sdk.pipeline.fx import arguments, calls, constant
 from edge_sdk.pipeline.values import Graph
 from edge_sdk.quantization._annotate import CLAMPS, LAYERS, Int8Annotator, layers
 from edge_sdk.quantization._equalize import equalize
@@ -51,7 +51,7 @@ def prepare(
     give_every_layer_a_bias(module)
     activation = Calibrator.with_args(method=method, percentile=percentile, half=rules.half_scales)
     weight = PerChannelCalibrator.with_args(half=rules.half_scales)
-    annotator = Int8Annotator(activation, weight, skip, float_outputs=float_outputs, rules=rules)
+    annotator = Int8Annotator(activation, weight, skip, float_outputs=float_outputs, rules=rules, embeddings=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torchao warns of its own deprecated calls
         return prepare_pt2e(module, annotator)
@@ -168,6 +168,7 @@ def convert(prepared: GraphModule) -> GraphModule:
         warnings.simplefilter("ignore")
         converted = convert_pt2e(prepared)
     _drop_saturating_clamps(converted)
+    _pick_integers(converted)
     return converted
 
 
@@ -246,6 +247,22 @@ def give_every_layer_a_bias(module: GraphModule) -> None:
             attribute = module.graph.get_attr(name)
         attribute.meta["val"] = bias
         node.args = (*node.args[:2], attribute, *node.args[3:])
+    module.recompile()
+
+
+def _pick_integers(module: GraphModule) -> None:
+    """Picks an embedding's rows out of the integers, so that the table itself need not be made float."""
+    for node in calls(module, {torch.ops.aten.embedding.default}):
+        table = arguments(node)[0]
+        if table.target is not _Q.dequantize_per_tensor.default:
+            continue
+        integers = table.args[0]
+        (quantize,) = node.users
+        node.update_arg(0, integers)
+        for dequantize in list(quantize.users):
+            dequantize.update_arg(0, node)
+        module.graph.erase_node(quantize)
+        module.graph.erase_node(table)
     module.recompile()
 
 

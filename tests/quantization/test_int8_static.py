@@ -9,6 +9,7 @@ from _models import IMAGE, conv_model, example, flat, nn, run, seeded, tiny, tor
 import edge_sdk
 from edge_sdk.backends.onnxruntime import OnnxRuntimeBackend
 from edge_sdk.pipeline.capture import capture
+from edge_sdk.pipeline.fx import constant
 from edge_sdk.quantization.base import Data, make_quantizer
 
 pytest.importorskip("torchao", reason="torchao is not installed: pip install 'edge-sdk[onnxruntime]'")
@@ -101,6 +102,38 @@ def test_every_way_to_cut_a_range_off(activation, low, high):
         found, expected = graph(x), model.parts()[0].module(x)
     assert low - 1e-6 <= found.min() and found.max() <= high + 1e-6
     assert nn.functional.cosine_similarity(found.flatten(), expected.flatten(), dim=0) > 0.99
+
+
+class Words(nn.Module):
+    """A table of words, each with a score of every word to follow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.scores = nn.Embedding(2000, 64), nn.Linear(64, 32)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.scores(self.table(x))
+
+
+@pytest.mark.parametrize("runtime", ["executorch", "onnxruntime"])
+def test_the_table_of_an_embedding_is_stored_in_integers(runtime: str):
+    model = tiny(seeded(Words), torch.tensor([3]))
+    samples = model.samples("reference")
+    whole, small = (
+        edge_sdk.compile(model, "desktop-cpu", runtime=runtime, quantize=name) for name in ("fp32", "int8-static")
+    )
+    assert small.manifest.quantization.skipped == []
+    assert small.manifest.size_bytes < 0.28 * whole.manifest.size_bytes
+    found, expected = flat(run(small, samples)), flat(run(whole, samples))
+    assert np.corrcoef(found, expected)[0, 1] > 0.999
+
+
+def test_a_row_is_picked_out_of_integers_and_made_float_once():
+    graph, _ = quantized(tiny(seeded(Words), torch.tensor([3])))
+    (embedding,) = calls(graph, torch.ops.aten.embedding.default)
+    assert constant(graph, embedding.args[0]).dtype == torch.int8
+    assert [user.target for user in embedding.users] == [DEQUANTIZE]
+    assert len(calls(graph, QUANTIZE)) == 1, "the scores alone"
 
 
 def test_a_clamp_that_the_range_does_not_cover_stays():
