@@ -138,6 +138,7 @@ def _steps(tasks: dict[str, ScqTask]) -> Comparison:
 
     from edge_sdk.models.scq._loader import collate
     from edge_sdk.profiling.interleave import compare_rounds
+    from edge_sdk.training.memory import kept_memory
     from edge_sdk.training.seeds import generator
 
     def step(task: ScqTask, optimizer: torch.optim.Optimizer) -> float:
@@ -153,8 +154,9 @@ def _steps(tasks: dict[str, ScqTask]) -> Comparison:
         batch = collate([task.train_patches[0, number] for number in range(task.settings.data.batch_size)])
         # So small a rate that the weights stay those of the trained network.
         sides[name] = partial(step, task, torch.optim.AdamW(task.parameters(), 1e-9))
-        sides[name]()
-    times = in_turns(sides, ROUNDS, lambda line: _say(f"training steps: {line}"))
+    with kept_memory():
+        in_turns(sides, 1, lambda _: None)
+        times = in_turns(sides, ROUNDS, lambda line: _say(f"training steps: {line}"))
     return compare_rounds([[[one * 1e3] for one in times[side]] for side in sides])
 
 
