@@ -44,13 +44,14 @@ class Measuring:
             )
             self.warnings += [doubt] if doubt else []
 
-    def run(self, feeds, load, look=lambda: None):
+    def run(self, feeds, load, look=lambda: None, make_recorder=_timing.Recorder):
         """Measures up to the end of the timed part.
 
         Args:
             feeds: The inputs of each part by name.
             load: Loads every part; returns ``(parts by name, nanoseconds)``.
             look: Whether a processor of the runtime's own throttles now, None where nothing tells.
+            make_recorder: Makes what times the parts of given names.
 
         Returns:
             ``latency`` and ``memory`` of the result.
@@ -58,38 +59,38 @@ class Measuring:
         channel, timing, self._look = self._channel, self._request["timing"], look
         self.meter = meter = Meter(self._request["power"], self._others, self._root)
         meter.idle(channel)
-        self._recorder = recorder = _timing.Recorder(list(feeds))
+        self._recorder = recorder = make_recorder(list(feeds))
         memory = _system.Memory()
         parts, load_ns = load()
         memory.look()
         recorder.calls = [parts[name].bind(feed) for name, feed in feeds.items()]
 
         channel.progress("first")
-        recorder.block(0, 1)
-        first_ns = recorder.spans[0]
+        first_ns = recorder.first()
         memory.look()
 
         channel.progress("warmup")
-        warmup, steady, self._typical_ns = _timing.warm_up(recorder, timing, first_ns, channel.beat)
+        warmup, steady, self._typical_ns = recorder.warm_up(timing, first_ns, channel.beat)
         channel.progress("timed", 0, timing["min_runs"])
         throttle = _heat.Throttle(self._root, look)
         samples = _SampleStream(channel, recorder, throttle.look)
         meter.start()
         others = _system.OtherLoad()
-        count, narrow, elapsed_ns = _timing.measure(recorder, timing, self._typical_ns, samples.beat)
+        count, narrow, elapsed_ns = recorder.measure(timing, self._typical_ns, samples.beat)
         meter.keep("timed")
         shares = others.shares()
         meter.stop()
-        figures = memory.figures()
+        figures = recorder.memory(memory.figures())
 
         self._throttled = throttle.happened()
         self._origin_ns = recorder.starts[0]
         latency = dict(summary(recorder.spans[:count]), unit="ms", samples=count, warmup=warmup)
-        latency.update(first=first_ns / 1e6, load=load_ns / 1e6)
+        latency.update(first=first_ns / 1e6, load=(load_ns if recorder.load_ns is None else recorder.load_ns) / 1e6)
         latency["parts"] = {name: summary(spans[:count])["p50"] for name, spans in recorder.parts.items()}
         samples.rest(count)
         self._send_power()
         self.warnings += [
+            *recorder.doubts(),
             *_doubts.of_run(timing, latency, steady, narrow, elapsed_ns, count == recorder.capacity),
             *_doubts.of_drift(recorder.spans[:count]),
             *_doubts.of_load(shares, self._load_average, self._throttled),

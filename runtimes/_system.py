@@ -201,7 +201,9 @@ class OtherLoad:
         own = os.times()
         ticks = os.sysconf("SC_CLK_TCK")
         busy = (user + nice + system + irq + softirq) / ticks
-        return perf_counter(), busy - own.user - own.system, steal / ticks
+        # Programs that this process started and that have ended are its own.
+        ours = own.user + own.system + own.children_user + own.children_system
+        return perf_counter(), busy - ours, steal / ticks
 
     def shares(self):
         """``(others, hypervisor)`` as shares of all processors' time, or None."""

@@ -32,6 +32,30 @@ class Recorder:
         self.parts = {name: _buffer(capacity) for name in parts} if len(parts) > 1 else {}
         self.calls = []
 
+    load_ns = None
+    """What loading took by the runtime's own clock, where it has a better one than the harness."""
+
+    def first(self):
+        """The time of the first inference."""
+        self.block(0, 1)
+        return self.spans[0]
+
+    def warm_up(self, timing, first_ns, beat):
+        """As `warm_up`."""
+        return warm_up(self, timing, first_ns, beat)
+
+    def measure(self, timing, typical_ns, beat):
+        """As `measure`."""
+        return measure(self, timing, typical_ns, beat)
+
+    def memory(self, own):
+        """Figures of the memory, given those of the runner's own process."""
+        return own
+
+    def doubts(self):
+        """What the runtime itself says against its figures."""
+        return []
+
     def block(self, first, count):
         """Times iterations ``first`` to ``first + count``. Nothing else happens between two of them."""
         if self.parts:

@@ -12,11 +12,13 @@ import platform
 import signal
 import sys
 import traceback
+from functools import partial
 from time import perf_counter_ns
 
 import _arrays
 import _request
 import _session
+import _timing
 from _channel import Channel
 from _measure import Measuring
 from _request import Refused
@@ -50,6 +52,8 @@ class Runtime:
     """A runtime as the harness drives it. A runner's own class has these attributes and methods."""
 
     name = ""
+    answers_calls = True
+    """Whether it can stay loaded and answer calls one by one."""
 
     def start(self, threads, options):
         """Imports the runtime and sets its threads.
@@ -66,6 +70,22 @@ class Runtime:
             Refused: An option cannot be met.
         """
         raise NotImplementedError
+
+    def prepare(self, request, path, channel):
+        """Makes ready what loading needs, such as an engine for this very device; before anything is measured.
+
+        Args:
+            request: The request.
+            path: Gives the full path of a program of the bundle.
+            channel: Takes ``progress``; its ``stage`` is ``build`` meanwhile.
+
+        Raises:
+            Refused: It cannot be made.
+        """
+
+    def recorder(self, parts):
+        """What times the parts of given names."""
+        return _timing.Recorder(parts)
 
     def load(self, part, path):
         """Loads a part of the request from the program at ``path`` and returns a `Loaded`."""
@@ -91,6 +111,10 @@ class Runtime:
 
     def gpu(self):
         """What the GPU tells after the timed part, as ``gpu`` of the result; None where there is none."""
+        return None
+
+    def engine(self):
+        """What is told of the engine that was built for this device, as ``engine`` of the result, or None."""
         return None
 
     def gpu_mib(self):
@@ -177,6 +201,12 @@ class _Run:
         self.channel.stage = "import"
         version = self.runtime.start(self.threads, request["options"])
         self.channel.send("hello", **self._hello(version))
+        if session and not self.runtime.answers_calls:
+            raise Refused(
+                "%s %s here takes a whole run at a time and answers no single calls" % (self.runtime.name, version),
+                "unsupported",
+            )
+        self.runtime.prepare(request, partial(_request.inside, request["bundle"]), self.channel)
         timed = {"latency": None, "memory": None}
         if session:
             self._serve()
@@ -186,7 +216,7 @@ class _Run:
         else:
             measuring.cool()
             references = self._references()
-            timed = measuring.run(self._feeds(references), self._load, self.runtime.look)
+            timed = measuring.run(self._feeds(references), self._load, self.runtime.look, self.runtime.recorder)
         gpu = self.runtime.gpu() if request["timing"] is not None else None
         conditions = measuring.conditions(self.runtime.threads())
         if request["timing"] is not None:
@@ -196,8 +226,9 @@ class _Run:
         if outputs is not None:
             self._run_samples(references)
         facts = self.runtime.facts()
-        # A key that older hosts do not know is sent only where there is something to say.
-        timed.update({"gpu": gpu} if gpu is not None else {})
+        # Keys that older hosts do not know are sent only where there is something to say.
+        more = {"gpu": gpu, "engine": self.runtime.engine()}
+        timed.update((key, value) for key, value in more.items() if value is not None)
         self.channel.send("result", outputs=outputs, conditions=conditions, facts=facts, power=power, **timed)
 
     def _serve(self):

@@ -13,6 +13,7 @@ from typing import Any
 
 from edge_sdk import __version__, _nvidia
 from edge_sdk._paths import cache_dir
+from edge_sdk.backends.tensorrt import _here
 from edge_sdk.cli._output import Output
 from edge_sdk.cli._packages import Package, packages
 from edge_sdk.cli._parser import Parser, example
@@ -38,6 +39,7 @@ def run(_: Namespace, output: Output) -> int:
         "system": _system(),
         "cpu": cpu,
         "gpu": gpu,
+        "tensorrt": _here.found(),
         "cache": cache,
         "reaches": _reaches(),
         "packages": [package.document() for package in found],

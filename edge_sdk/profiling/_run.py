@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from edge_sdk.schema.target import RuntimeRule, Target
 
 _STAGES = {
+    "build": "building the engine",
     "cooling": "waiting until it is cool",
     "idle": "sampling idle power",
     "load": "loading the model",

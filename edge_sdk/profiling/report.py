@@ -80,6 +80,7 @@ def build_report(
         throughput_per_s=1e3 / latency.mean,
         memory=memory,
         gpu=result.gpu,
+        engine=result.engine,
         energy=_energy(measurement, target),
         sustained=_sustained(measurement),
         numerics=measurement.numerics,

@@ -161,6 +161,12 @@ def _gpus(gpu: Mapping[str, Any]) -> str:
     return f"{cards}; driver {gpu['driver']}, CUDA up to {gpu['cuda']}; {torch}: {fits}"
 
 
+def _tensorrt(found: Mapping[str, str | None]) -> str:
+    names = {"rtx": "TensorRT for RTX", "tensorrt": "TensorRT", "trtexec": "trtexec at"}
+    told = [f"{names[name]} {value}" for name, value in found.items() if value]
+    return ", ".join(told) or "none: for RTX cards, pip install 'edge-sdk[rtx]'; a Jetson has its own"
+
+
 def doctor_view(document: Mapping[str, Any]) -> RenderableType:
     """The machine, the packages with whether they fit together, and what to do."""
     cpu, cache = document["cpu"], document["cache"]
@@ -172,6 +178,7 @@ def doctor_view(document: Mapping[str, Any]) -> RenderableType:
         ("Processor", f"{cpu['model'] or 'unknown'}, {plural(cpu['processors'], 'processor')} usable"),
         ("INT8 features", flags),
         ("NVIDIA GPU", _gpus(document["gpu"])),
+        ("TensorRT", _tensorrt(document["tensorrt"])),
         ("Cache", f"{cache['path']}, {figure(cache['free_bytes'] / 1e9)} GB free"),
         ("Reaches", "; ".join(f"{way}: {state}" for way, state in document["reaches"].items())),
     ]

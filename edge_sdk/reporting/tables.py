@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from edge_sdk.reporting.engine import engine_rows, layers_told
 from edge_sdk.reporting.text import clean, figure, plural, scaled
 from edge_sdk.schema.report import Unavailable
 
@@ -86,6 +87,8 @@ def bundle_view(bundle: Bundle) -> RenderableType:
     ]
     if manifest.pruning is not None:
         rows.insert(2, ("Pruned", _pruned(manifest.pruning)))
+    if manifest.layers:
+        rows.append(("Layers", layers_told(manifest.layers)))
     rows += [("Warning", warning) for warning in partition.warnings]
     if manifest.compile_s:
         rows.append(("Time", ", ".join(f"{stage} {figure(spent)} s" for stage, spent in manifest.compile_s.items())))
@@ -163,6 +166,7 @@ def _report_rows(report: Report) -> list[tuple[str, str]]:
         rows.insert(9, ("Pruned", _pruned(report.pruning)))
     if report.sustained is not None:
         rows.insert(3, ("Sustained", _sustained(report.sustained)))
+    rows += engine_rows(report)
     rows += [("Beside", _beside(one)) for one in report.beside or []]
     rows += [("Warning", warning) for warning in (*partition.warnings, *report.conditions.warnings)]
     return rows

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from edge_sdk.schema._base import Frozen, Sensor
-from edge_sdk.schema.report import Conditions, Gpu, Latency, Memory, Unavailable
+from edge_sdk.schema.report import Conditions, Engine, Gpu, Latency, Memory, Unavailable
 
 _Text = Annotated[str, Field(max_length=4096)]
 _Nanoseconds = Annotated[int, Field(ge=0, le=2**62)]
@@ -108,7 +108,7 @@ class Result(Frozen):
 
     ``outputs`` is the path of the ``.npz`` that was written; ``facts`` is what the runtime tells of
     itself, such as the execution providers in use; ``power`` is None where none was asked for, ``gpu`` where
-    none was timed.
+    none was timed, ``engine`` where the runtime has none.
     """
 
     type: Literal["result"]
@@ -119,6 +119,7 @@ class Result(Frozen):
     outputs: _Text | None
     power: PowerFacts | Unavailable | None = None
     gpu: Gpu | None = None
+    engine: Engine | None = None
 
 
 class Array(Frozen):

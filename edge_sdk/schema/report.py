@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from edge_sdk.schema._base import Frozen
-from edge_sdk.schema.manifest import Fallback, ModelRef, Pruning, Rewrite, Selection, SkippedLayer
+from edge_sdk.schema.manifest import EngineLayer, Fallback, ModelRef, Pruning, Rewrite, Selection, SkippedLayer
 
 REPORT_VERSION = 1
 
@@ -94,6 +94,19 @@ class GpuLatency(Frozen):
     samples: int
 
 
+class GpuSteps(Frozen):
+    """Median milliseconds of an inference's steps.
+
+    Transfers and computing are by the GPU's own clock; ``enqueue`` is how long the processor took to start it.
+    """
+
+    unit: Literal["ms"] = "ms"
+    host_to_device: float
+    compute: float
+    device_to_host: float
+    enqueue: float
+
+
 class GpuMemory(Frozen):
     """The GPU's memory in MiB: what the process held, by ``method``, and its activations at their peak."""
 
@@ -107,7 +120,8 @@ class Gpu(Frozen):
     """A GPU during the timed part. None means that it does not tell.
 
     ``sm_mhz`` is the lowest clock that was seen, ``temperature_c`` the highest temperature, ``throttle_reasons``
-    what held the clock down; ``latency`` is taken right after the timed part.
+    what held the clock down; ``latency`` is taken right after the timed part. ``steps`` are told where data is brought
+    to the GPU and back within an inference.
     """
 
     name: str
@@ -115,11 +129,31 @@ class Gpu(Frozen):
     driver: str | None = None
     latency: GpuLatency | Unavailable
     memory: GpuMemory | Unavailable
+    steps: GpuSteps | None = None
     sm_mhz: float | None = None
     sm_most_mhz: float | None = None
     memory_mhz: float | None = None
     temperature_c: float | None = None
     throttle_reasons: list[str] | None = None
+
+
+class LayerTime(EngineLayer):
+    """A layer of an engine with its median milliseconds of an inference, None where it was not timed."""
+
+    ms: float | None
+
+
+class Engine(Frozen):
+    """The engine that was built for the very device, or came ready in the bundle.
+
+    ``build_s`` is None where it was there already. ``fallback`` is what a DLA left to the GPU.
+    """
+
+    builder: str
+    build_s: float | None = None
+    size_bytes: int
+    layers: list[LayerTime]
+    fallback: list[Fallback] = []
 
 
 class Energy(Frozen):
@@ -265,6 +299,7 @@ class Report(Frozen):
     throughput_per_s: float
     memory: Memory | Unavailable
     gpu: Gpu | None = None
+    engine: Engine | None = None
     energy: Energy | Unavailable
     sustained: Sustained | None = None
     numerics: Numerics | Unavailable

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import lru_cache
 
 MAX_NAME = 1000
 LISTED = "Layers:"
@@ -113,6 +114,7 @@ def _layer(name, kind, inputs, outputs, metadata):
     }
 
 
+@lru_cache(maxsize=4096)
 def _type(words):
     for name, pattern in _KNOWN:
         if pattern.search(words):

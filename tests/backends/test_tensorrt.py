@@ -252,7 +252,7 @@ def test_what_running_lacks_here(monkeypatch):
     gpu = _nvidia.Gpu("Test GPU", "8.6", 8192, 8000)
     monkeypatch.setattr(_nvidia, "driver", lambda: _nvidia.Driver("580.65", (13, 0), (gpu,)))
     monkeypatch.setattr(_here, "_has", lambda modules: False)
-    monkeypatch.setenv(_here.TRTEXEC, "/nowhere/trtexec")
+    monkeypatch.setattr(_here, "trtexec", lambda: None)
     assert "neither the Python package tensorrt nor the program trtexec is here" in (
         TensorRtBackend.runner_problem("gpu") or ""
     )

@@ -110,7 +110,18 @@ def test_a_plugin_that_cannot_import_stays_listed_with_the_reason(verb, group, c
 
 def test_doctor(capsys):
     document = _document(capsys, "doctor")
-    assert list(document) == ["edge_sdk", "python", "system", "cpu", "gpu", "cache", "reaches", "packages", "advice"]
+    assert list(document) == [
+        "edge_sdk",
+        "python",
+        "system",
+        "cpu",
+        "gpu",
+        "tensorrt",
+        "cache",
+        "reaches",
+        "packages",
+        "advice",
+    ]
     assert document["python"] == {"version": platform.python_version(), "executable": sys.executable}
     assert document["system"]["abi"] == platform.machine()
     assert document["cpu"]["processors"] == len(os.sched_getaffinity(0))

@@ -234,3 +234,32 @@ def test_a_target_shows_every_figure_with_its_source(name):
     for unit in target.units:
         for peak in unit.peak_gops.values():
             assert " ".join(peak.source.split())[:40] in shown
+
+
+def test_an_engine_shows_its_steps_and_the_layers_that_take_longest():
+    layer = {"part": "forward", "kind": "gemm", "inputs": ["int8"], "outputs": ["fp16"], "nodes": []}
+    latency = {"p50": 1.0, "p90": 1.1, "mean": 1.0, "min": 0.9, "max": 1.2, "samples": 9}
+    steps = {"host_to_device": 0.1, "compute": 1.0, "device_to_host": 0.05, "enqueue": 0.2}
+    changes = {
+        "gpu": {"name": "Orin", "latency": latency, "memory": {"unavailable": "trtexec"}, "steps": steps},
+        "engine": {
+            "builder": "TensorRT 10.3.0",
+            "build_s": 12.5,
+            "size_bytes": 4_500_000,
+            "layers": [
+                {**layer, "name": "small", "ms": 0.25},
+                {**layer, "name": HOSTILE, "ms": 0.75},
+                {**layer, "name": "untimed", "inputs": ["fp16"], "ms": None},
+            ],
+            "fallback": [{"op": "REDUCE", "count": 2, "reason": "the GPU computes it"}],
+        },
+    }
+    shown = " ".join(_shown(report_view(Report.model_validate({**REPORT, **changes}))).split())
+    for words in (
+        "0.100 ms to the GPU, 1.00 computing, 0.0500 back; 0.200 to enqueue",
+        "TensorRT 10.3.0, 4.50 MB, built in 12.5 s",
+        "3 layers: 2 from int8, 1 from fp16 0.750 ms, 75 %: [bold red]\\x1b[2J\\u202eowned[/] (gemm, int8 to fp16)",
+        "0.250 ms, 25 %: small",
+        "2 of REDUCE: the GPU computes it",
+    ):
+        assert words in shown

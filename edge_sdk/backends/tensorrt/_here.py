@@ -5,13 +5,12 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from edge_sdk import _nvidia
 
 RTX_MODULES = ("tensorrt_rtx_bindings", "tensorrt_rtx")
-TRTEXEC = "EDGE_SDK_TRTEXEC"
-"""Environment variable: the program ``trtexec``, where it is neither in the path nor where JetPack puts it."""
 JETPACK_TRTEXEC = "/usr/src/tensorrt/bin/trtexec"
 
 
@@ -39,11 +38,25 @@ def run_problem(delegate: str) -> str | None:
     )
 
 
+def found() -> dict[str, str | None]:
+    """What is here: the versions of TensorRT for RTX and of TensorRT, and the path of ``trtexec``."""
+    return {
+        "rtx": _version("tensorrt_rtx_cu13_bindings") if _has(RTX_MODULES) else None,
+        "tensorrt": _version("tensorrt") if _has(("tensorrt",)) else None,
+        "trtexec": trtexec(),
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"
+
+
 def trtexec() -> str | None:
     """The program's path, None where there is none."""
-    named = os.environ.get(TRTEXEC)
-    found = named or shutil.which("trtexec") or JETPACK_TRTEXEC
-    return found if os.access(found, os.X_OK) else None
+    return shutil.which("trtexec") or (JETPACK_TRTEXEC if os.access(JETPACK_TRTEXEC, os.X_OK) else None)
 
 
 def _has(modules: tuple[str, ...]) -> bool:
