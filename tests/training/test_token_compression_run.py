@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,9 +14,9 @@ import torch
 from edge_sdk.errors import EdgeSdkError, UnsupportedError
 from edge_sdk.models import _features, load_model
 from edge_sdk.models._views import View
+from edge_sdk.models.token_compression import losses, metrics
 from edge_sdk.models.token_compression._system import TokenCompressionSystem
 from edge_sdk.models.token_compression._task import TokenCompressionTask, _unscaled
-from edge_sdk.models.token_compression.compressor import TokenCompressor
 from edge_sdk.models.token_compression.encoders import load_encoder
 from edge_sdk.training.config import compose
 from edge_sdk.training.run import train
@@ -104,6 +105,7 @@ def test_a_run_writes_its_weights_and_figures_beside_those_of_pooling(run: Run, 
     kept = torch.load(folder / "best.pt", weights_only=True)
     assert kept["encoder"]["model_name"] == str(clip) and kept["encoder"]["grid"] == 4
     assert next((folder / "tensorboard").iterdir()).stat().st_size > 0
+    assert (folder / "pictures" / "tokens.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_weights_that_are_written_take_tokens_as_the_encoder_gives_them(task):
@@ -126,7 +128,7 @@ def test_training_brings_tokens_of_photos_that_it_knows_back_better_than_pooling
     for split in ("train", "val"):
         (tmp_path / "known" / split).parent.mkdir(exist_ok=True)
         (tmp_path / "known" / split).symlink_to(photos / "train")
-    settings = ("training.epochs=40", "training.learning_rate=1e-2", "loss.weights.wgan=0")
+    settings = ("training.epochs=15", "training.learning_rate=1e-2", "loss.weights.wgan=0")
     folder = run(
         *settings, "model.compressor.hidden_dim=32", "model.autoencoder.hidden_dim=32", root=tmp_path / "known"
     )
@@ -185,9 +187,17 @@ def test_encoding_that_was_broken_off_goes_on_where_it_was(task, photos: Path, c
 def test_the_critic_learns_to_tell_compressed_tokens(task):
     trained = task("model.compressor.use_residual=false")
     trained.log_dict = lambda *_: None
-    draw = torch.Generator().manual_seed(0)
-    distances = [float(trained._train_critic(draw)["wasserstein_distance"]) for _ in range(60)]
-    assert np.mean(distances[-5:]) > np.mean(distances[:5])
+    tokens = trained._tokens("train", np.arange(12))
+
+    def distance() -> float:
+        with torch.no_grad():
+            real = losses.sampled(tokens, trained.grid, trained.output_grid, torch.Generator().manual_seed(1))
+            return float((trained._score(real) - trained._score(trained.compressor(tokens))).mean())
+
+    before, draw = distance(), torch.Generator().manual_seed(0)
+    for _ in range(60):
+        trained._train_critic(draw)
+    assert distance() > before
     assert not any(parameter.requires_grad for parameter in trained.network["critic"].parameters())
     assert all(parameter.grad is None for parameter in trained.compressor.parameters())
 
@@ -208,6 +218,8 @@ def test_a_subset_takes_photos_of_all_classes(task):
     [
         (("model.compressor.output_grid_size=3",), "output_grid 3 does not divide the encoder's 4 x 4 tokens"),
         (("model.compressor.output_grid_size=8",), "that is no compression"),
+        (("model.autoencoder.use_attention=true", "model.autoencoder.progressive=true"), "progressive goes without"),
+        (("model.compressor.start=zero",), "model.compressor.start is 'zero'; input should be 'components' or 'avera"),
         (("model.clip.freeze=false",), "only frozen ones are trained with"),
         (("model.clip.layer=-4",), "layer is -4; expected -2 to -1"),
         (("training.batch_size=13",), "12 squares to train on, fewer than a batch: give training.batch_size=12"),
@@ -240,10 +252,39 @@ def test_there_is_nothing_to_download(tmp_path: Path):
         TokenCompressionSystem().download(tmp_path, False, lambda _: None)
 
 
-def test_training_starts_no_lower_than_pooling(task):
-    compressor: TokenCompressor = task().compressor
-    tokens = torch.randn(1, 16, 16)
-    torch.testing.assert_close(compressor(tokens)[0, 0], tokens.reshape(1, 4, 4, 16)[0, :2, :2].mean((0, 1)))
+def test_training_starts_at_averages_or_above_them(task):
+    averaging, started = task("model.compressor.start=average"), task()
+    tokens = started._tokens("train", np.arange(12))
+    torch.testing.assert_close(averaging.compressor(tokens)[:, 0], tokens.unflatten(1, (4, 4))[:, :2, :2].mean((1, 2)))
+    errors = [
+        float(metrics.relative_mse(one.network["decoder"](one.compressor(tokens)), tokens).mean())
+        for one in (averaging, started)
+    ]
+    assert errors[1] < 0.9 * errors[0]
+
+
+def test_the_seconds_of_encoding_and_of_each_epoch_are_kept(run: Run, monkeypatch):
+    encoded = _features._encoded
+    monkeypatch.setattr(_features, "_encoded", lambda *given: (time.sleep(0.5), encoded(*given))[1])
+    first = json.loads((run("training.epochs=2") / "metrics.json").read_text())
+    assert first["encoding_seconds"] > 1 and all(one["seconds"] > 0 for one in first["epochs"])
+    again = json.loads((run(out="again") / "metrics.json").read_text())
+    assert again["encoding_seconds"] < 0.5
+
+
+def test_a_step_asks_each_network_once_for_a_whole_batch(task):
+    trained = task("training.n_critic=3")
+    trained.log_dict = lambda *_: None
+    shapes: dict[str, list[tuple[int, ...]]] = {}
+    for name, network in trained.network.items():
+        network.register_forward_hook(
+            lambda _, given, __, name=name: shapes.setdefault(name, []).append(given[0].shape)
+        )
+    trained._order = torch.arange(12)
+    trained.loss(0, torch.Generator().manual_seed(0)).backward()
+    assert shapes["compressor"] == [(4, 16, 16)] * 4, "one batch for each of the critic's steps, and its own"
+    assert shapes["decoder"] == [(4, 4, 16)]
+    assert shapes["critic"] == [(4, 4, 16)] * (3 * 3 + 1), "real, compressed and between; then compressed"
 
 
 @pytest.fixture(scope="module")

@@ -36,7 +36,9 @@ class Compressor(Settings):
     output_grid_size: Annotated[int, Field(ge=1, le=256)]
     num_layers: Layers
     hidden_dim: Width
+    progressive: bool
     use_residual: bool
+    start: Literal["components", "average"]
 
 
 class Autoencoder(Settings):
@@ -45,6 +47,7 @@ class Autoencoder(Settings):
     use_attention: bool
     num_layers: Layers
     hidden_dim: Width
+    progressive: bool
 
 
 class Discriminator(Settings):
@@ -117,6 +120,10 @@ class Config(RunConfig):
             raise ValueError(
                 "model.clip.freeze is false; an encoder that learns with its compressor makes tokens that are easy to "
                 "compress and say little, so that only frozen ones are trained with: give true"
+            )
+        if self.model.autoencoder.use_attention and self.model.autoencoder.progressive:
+            raise ValueError(
+                "model.autoencoder.progressive goes without model.autoencoder.use_attention, which has no steps"
             )
         self.trainer.check_one_device("token_compression")
         return self

@@ -9,6 +9,7 @@ Shapes: b batch, n tokens, m compressed tokens, d width of a token.
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,11 @@ from edge_sdk.models._features import features, weights_identity
 from edge_sdk.models.token_compression import losses, metrics
 from edge_sdk.models.token_compression._config import Config
 from edge_sdk.models.token_compression._data import Split, views
+from edge_sdk.models.token_compression._networks import compressor_of, decoder_of
+from edge_sdk.models.token_compression._pictures import draw_tokens
+from edge_sdk.models.token_compression.components import components, start_at
 from edge_sdk.models.token_compression.compressor import TokenCompressor
 from edge_sdk.models.token_compression.critic import TokenCritic
-from edge_sdk.models.token_compression.decoders import AttentionDecoder, ConvDecoder
 from edge_sdk.models.token_compression.encoders import load_encoder
 from edge_sdk.training.base import Say
 from edge_sdk.training.seeds import generator
@@ -35,7 +38,11 @@ from edge_sdk.training.task import Phase, Task
 _CRITIC_BETAS = (0.0, 0.9)  # Source: algorithm 1 of arXiv 1704.00028
 _CRITIC_RATE = 1e-4
 _JUDGED = 1000  # images that agreement is measured over, at most
+_FITTED = 2**25  # numbers of tokens that components are found in, at most
 _SCALED_BY = 256  # images whose tokens decide the scale, at most
+_SHOWN, _PIXELS = 6, 192  # photos in the picture, and their size in it
+
+PICTURE = "tokens.png"
 
 
 class TokenCompressionTask(Task):
@@ -74,9 +81,12 @@ class TokenCompressionTask(Task):
             self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         weights = weights_identity(encoder)
         self.tokens: dict[Split, np.ndarray] = {}
+        begun = time.monotonic()
         for split, some in squares.items():
             say(f"encoding {len(some)} squares of photos ({split})")
             self.tokens[split] = features(encoder, weights, some, say)  # type: ignore[index]
+        self._encoding_s = time.monotonic() - begun
+        self._squares = squares["val"]
         self.labels = torch.tensor([view.label for view in squares["val"]])
         self.about_encoder = {
             "name": encoder.name,
@@ -88,6 +98,11 @@ class TokenCompressionTask(Task):
             "weights": weights,
         }
         self.scale = float(np.sqrt(np.mean(np.square(_spread(self.tokens["train"], _SCALED_BY), dtype=np.float64))))
+        if chosen.compressor.use_residual and chosen.compressor.start == "components":
+            say("finding the principal components of tokens")
+            known = _spread(self.tokens["train"], _FITTED // (encoder.grid**2 * encoder.dim))
+            directions = components(torch.from_numpy(known), self.grid, self.output_grid)
+            start_at(self.compressor, self.network["decoder"], directions)  # type: ignore[arg-type]
         self._critic_optimizer: torch.optim.Adam | None = None
         self._critic_state: dict[str, Any] | None = None
         self._order = torch.empty(0)
@@ -184,15 +199,45 @@ class TokenCompressionTask(Task):
         """The encoder, the tokens and the squares."""
         counts = {split: len(tokens) for split, tokens in self.tokens.items()}
         tokens = {"encoder": self.grid**2, "compressed": self.output_grid**2}
-        return {"encoder": self.about_encoder, "tokens": tokens, "squares": counts, "scale": self.scale}
+        return {
+            "encoder": self.about_encoder,
+            "encoding_seconds": round(self._encoding_s, 3),
+            "tokens": tokens,
+            "squares": counts,
+            "scale": self.scale,
+        }
+
+    @torch.no_grad()
+    def draw(self, folder: Path) -> None:
+        """Draws photos to judge with and their tokens, as ``tokens.png``."""
+        places = np.array(_images.spread(len(self._squares), _SHOWN))
+        photos = np.stack([np.asarray(self._squares[place].read(_PIXELS)) for place in places])
+        tokens = self._tokens("val", places)
+        compressed = self.compressor(tokens)
+        rebuilt = self.network["decoder"](compressed)
+        averages = metrics.pooled(tokens, self.grid, self.output_grid)
+        count, figures = self.output_grid**2, self.metrics
+        rows = {
+            f"{count} averages,\nrepeated": averages,
+            f"{count} compressed\ntokens": compressed,
+            "decoded\nfrom these": rebuilt,
+        }
+        title = (
+            f"{self.grid**2} tokens as {count}: cosine similarity {figures['cosine']:.3f}, of averages "
+            f"{figures['pooled_cosine']:.3f}, over {len(self._squares)} squares of photos that were not trained on"
+        )
+        shown = {name: one.float().cpu() for name, one in rows.items()}
+        draw_tokens(folder / PICTURE, photos, tokens.cpu(), shown, title)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keeps the state of the critic's optimizer."""
+        """Keeps the state of the critic's optimizer, and how long encoding took."""
+        checkpoint["encoding_seconds"] = self._encoding_s
         checkpoint["critic_optimizer"] = None if self._critic_optimizer is None else self._critic_optimizer.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Takes over what `on_save_checkpoint` kept."""
         self._critic_state = checkpoint["critic_optimizer"]
+        self._encoding_s = checkpoint["encoding_seconds"]
 
     def _train_critic(self, draw: torch.Generator) -> dict[str, Tensor]:
         """The critic's steps before one of the compressor; the figures of the last one."""
@@ -248,13 +293,10 @@ class TokenCompressionTask(Task):
 
 def _networks(config: Config, dim: int, grid: int) -> dict[str, nn.Module]:
     chosen = config.model
-    out = chosen.compressor.output_grid_size
-    shape = chosen.compressor
-    decoder = AttentionDecoder if chosen.autoencoder.use_attention else ConvDecoder
-    critic = chosen.discriminator
+    out, critic = chosen.compressor.output_grid_size, chosen.discriminator
     return {
-        "compressor": TokenCompressor(dim, grid, out, shape.num_layers, shape.hidden_dim, shape.use_residual),
-        "decoder": decoder(dim, grid, out, chosen.autoencoder.num_layers, chosen.autoencoder.hidden_dim),
+        "compressor": compressor_of(chosen.compressor, dim, grid),
+        "decoder": decoder_of(chosen.autoencoder, dim, grid, out),
         "critic": TokenCritic(dim, out, critic.hidden_dim, critic.num_layers, critic.multi_scale),
     }
 
@@ -264,8 +306,9 @@ def _unscaled(network: nn.Module, scale: float) -> dict[str, Tensor]:
     state = {name: value.detach().cpu().contiguous().clone() for name, value in network.state_dict().items()}
     first, last = network.ends  # type: ignore[misc]
     state[f"{first}.weight"] /= scale
-    for name in ("weight", "bias"):
-        state[f"{last}.{name}"] *= scale
+    for name in (f"{last}.weight", f"{last}.bias", f"{network.shortcut}.bias"):
+        if name in state:
+            state[name] *= scale
     return state
 
 

@@ -15,22 +15,27 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edge_sdk.errors import ModelError
-from edge_sdk.models.token_compression.grids import convolution, strides, to_grid, to_tokens
+from edge_sdk.models.token_compression._layers import Residual, merge, start_at_zero
+from edge_sdk.models.token_compression.grids import strides, to_grid, to_tokens
 
 _MOST_HIDDEN = 256
 
 
 class TokenCompressor(nn.Module):
-    """Joins neighbouring tokens in steps, each a convolution with a stride and one that keeps the size.
+    """Joins neighbouring tokens in steps: a convolution where the grid shrinks, and one with a shortcut.
 
     Args:
         dim: Width of a token.
         grid: Tokens of a side that enter.
         output_grid: Tokens of a side that leave; it divides ``grid``.
-        num_layers: Steps; those that the way to ``output_grid`` leaves over keep the size.
+        num_layers: Steps.
         hidden_dim: Channels within; ``dim``, but at most 256, where None is given.
-        use_residual: Whether the average of the tokens that each one stands for is added. Training
-            then starts at average pooling.
+        use_residual: Whether a linear map of the tokens that each one stands for is added. It starts as
+            their average, to which the steps add nothing: training then starts at average pooling.
+        progressive: Whether the grid shrinks over several steps; else in the first one, which costs less.
+
+    Attributes:
+        merge: The linear map, None without ``use_residual``.
 
     Raises:
         ModelError: A size is below 1, or ``output_grid`` is too large or does not divide ``grid``.
@@ -38,6 +43,8 @@ class TokenCompressor(nn.Module):
 
     ends = ("layers.0", "project")
     """The first and the last layer, by name."""
+    shortcut = "merge"
+    """The linear map, by name."""
 
     def __init__(
         self,
@@ -47,23 +54,24 @@ class TokenCompressor(nn.Module):
         num_layers: int = 3,
         hidden_dim: int | None = None,
         use_residual: bool = True,
+        progressive: bool = False,
     ) -> None:
         super().__init__()
         hidden = min(dim, _MOST_HIDDEN) if hidden_dim is None else hidden_dim
         for name, value in (("dim", dim), ("hidden_dim", hidden)):
             if value < 1:
                 raise ModelError(f"TokenCompressor: {name} is {value}; expected 1 or more.")
-        self.dim, self.grid, self.output_grid, self.use_residual = dim, grid, output_grid, use_residual
-        steps = strides(grid, output_grid, num_layers)
-        layers: list[nn.Module] = [nn.Conv2d(dim, hidden, 1), nn.ReLU()]
+        self.dim, self.grid, self.output_grid = dim, grid, output_grid
+        first, *steps = strides(grid, output_grid, num_layers, progressive)
+        layers: list[nn.Module] = [nn.Conv2d(dim, hidden, first, first), Residual(hidden)]
         for stride in steps:
-            kernel, padding = convolution(stride)
-            layers += [nn.Conv2d(hidden, hidden, kernel, stride, padding), nn.ReLU(), _Residual(hidden)]
+            shrinking = [nn.Conv2d(hidden, hidden, stride, stride)] if stride > 1 else []
+            layers += [*shrinking, Residual(hidden)]
         self.layers = nn.Sequential(*layers)
         self.project = nn.Conv2d(hidden, dim, 1)
+        self.merge = merge(dim, grid // output_grid) if use_residual else None
         if use_residual:
-            nn.init.zeros_(self.project.weight)
-            nn.init.zeros_(self.project.bias)  # type: ignore[arg-type]
+            start_at_zero(self.project)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Tokens ``[b, n, d]`` to ``[b, m, d]``, both row by row.
@@ -75,10 +83,7 @@ class TokenCompressor(nn.Module):
             raise ModelError(f"tokens are {tokens.shape[2]} wide; the compressor takes {self.dim}.")
         maps = to_grid(tokens, self.grid)
         found = self.project(self.layers(maps))
-        if self.use_residual:
-            # Without padding the last word means nothing, but XNNPACK takes no other.
-            found = found + F.avg_pool2d(maps, self.grid // self.output_grid, count_include_pad=False)
-        return to_tokens(found)
+        return to_tokens(found if self.merge is None else found + self.merge(maps))
 
 
 class Compressed(NamedTuple):
@@ -160,16 +165,3 @@ def complexity(tokens: Tensor, grid: int, output_grid: int) -> Tensor:
     kept = F.avg_pool2d(maps, grid // output_grid)
     held = (kept - kept.mean((2, 3), keepdim=True)).square().sum((1, 2, 3)) * (grid // output_grid) ** 2
     return torch.where(spread > 0, 1 - held / spread.clamp(min=torch.finfo(spread.dtype).tiny), 0.0).clamp(0, 1)
-
-
-class _Residual(nn.Module):
-    """A convolution with a shortcut."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
-        self.relu = nn.ReLU()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``[b, c, g, g]`` to the same shape."""
-        return self.relu(x + self.conv(x))

@@ -6,22 +6,20 @@ Shapes: b batch, m compressed tokens, n tokens of the encoder, d width of a toke
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edge_sdk.errors import ModelError
-from edge_sdk.models.token_compression.grids import convolution, strides, to_grid, to_tokens
+from edge_sdk.models.token_compression._layers import Residual, spread, start_at_zero
+from edge_sdk.models.token_compression.grids import strides, to_grid, to_tokens
 
 _MOST_HIDDEN = 256
 
 
 class ConvDecoder(nn.Module):
-    """The mirror of the compressor: each step spreads tokens by a transposed convolution.
+    """The mirror of the compressor: a convolution with a shortcut, and a transposed one where the grid grows.
 
-    To what it gives, each compressed token is added at all places that it stands for.
-
-    Attributes:
-        ends: The first and the last layer, by name.
+    To what it gives, a linear map of each compressed token is added at the places that it stands for. It
+    starts as repetition, to which the steps add nothing.
 
     Args:
         dim: Width of a token.
@@ -29,30 +27,45 @@ class ConvDecoder(nn.Module):
         input_grid: Compressed tokens of a side.
         num_layers: Steps.
         hidden_dim: Channels within; ``dim``, but at most 256, where None is given.
+        progressive: Whether the grid grows over several steps; else in the last one, which costs less.
+
+    Attributes:
+        ends: The first and the last layer, by name.
+        spread: The linear map.
 
     Raises:
         ModelError: The grids do not fit each other.
     """
 
+    shortcut = "spread"
+    """The linear map, by name."""
+
     def __init__(
-        self, dim: int, grid: int, input_grid: int = 6, num_layers: int = 3, hidden_dim: int | None = None
+        self,
+        dim: int,
+        grid: int,
+        input_grid: int = 6,
+        num_layers: int = 3,
+        hidden_dim: int | None = None,
+        progressive: bool = False,
     ) -> None:
         super().__init__()
         hidden = min(dim, _MOST_HIDDEN) if hidden_dim is None else hidden_dim
         self.grid, self.input_grid = grid, input_grid
-        layers: list[nn.Module] = [nn.Conv2d(dim, hidden, 1), nn.ReLU()]
-        for stride in reversed(strides(grid, input_grid, num_layers)):
-            kernel, padding = convolution(stride)
-            layers += [nn.ConvTranspose2d(hidden, hidden, kernel, stride, padding), nn.ReLU()]
-        self.layers = nn.Sequential(*layers, nn.Conv2d(hidden, dim, 1))
+        *steps, last = reversed(strides(grid, input_grid, num_layers, progressive))
+        layers: list[nn.Module] = [nn.Conv2d(dim, hidden, 1), Residual(hidden)]
+        for stride in steps:
+            growing = [nn.ConvTranspose2d(hidden, hidden, stride, stride)] if stride > 1 else []
+            layers += [*growing, Residual(hidden)]
+        self.layers = nn.Sequential(*layers, nn.ConvTranspose2d(hidden, dim, last, last))
         self.ends = ("layers.0", f"layers.{len(layers)}")
-        _start_at_zero(self.layers[-1])
+        self.spread = spread(dim, grid // input_grid)
+        start_at_zero(self.layers[-1])
 
     def forward(self, compressed: Tensor) -> Tensor:
         """Compressed tokens ``[b, m, d]`` to ``[b, n, d]``."""
         maps = to_grid(compressed, self.input_grid)
-        repeated = F.interpolate(maps, size=(self.grid, self.grid), mode="nearest")
-        return to_tokens(self.layers(maps) + repeated)
+        return to_tokens(self.layers(maps) + self.spread(maps))
 
 
 class AttentionDecoder(nn.Module):
@@ -72,6 +85,8 @@ class AttentionDecoder(nn.Module):
 
     ends = ("enter", "leave.1")
     """The first and the last layer, by name."""
+    shortcut = "spread"
+    """The linear map that is added, by name."""
 
     def __init__(
         self,
@@ -83,7 +98,7 @@ class AttentionDecoder(nn.Module):
         num_heads: int = 4,
     ) -> None:
         super().__init__()
-        strides(grid, input_grid, 1)
+        (step,) = strides(grid, input_grid, 1)
         hidden = min(dim, _MOST_HIDDEN) // num_heads * num_heads if hidden_dim is None else hidden_dim
         if hidden < num_heads or hidden % num_heads:
             raise ModelError(f"AttentionDecoder: hidden_dim {hidden} is no multiple of num_heads {num_heads}.")
@@ -93,17 +108,17 @@ class AttentionDecoder(nn.Module):
         self.enter = nn.Linear(dim, hidden)
         self.layers = nn.ModuleList(_CrossLayer(hidden, num_heads) for _ in range(num_layers))
         self.leave = nn.Sequential(nn.LayerNorm(hidden), nn.Linear(hidden, dim))
-        _start_at_zero(self.leave[-1])
+        self.spread = spread(dim, step)
+        start_at_zero(self.leave[-1])
 
     def forward(self, compressed: Tensor) -> Tensor:
         """Compressed tokens ``[b, m, d]`` to ``[b, n, d]``."""
-        maps = to_grid(compressed, self.input_grid)
-        repeated = to_tokens(F.interpolate(maps, size=(self.grid, self.grid), mode="nearest"))
+        given = to_tokens(self.spread(to_grid(compressed, self.input_grid)))
         seen = self.enter(compressed) + self.places
-        x = self.queries + self.enter(repeated)
+        x = self.queries + self.enter(given)
         for layer in self.layers:
             x = layer(x, seen)
-        return self.leave(x) + repeated
+        return self.leave(x) + given
 
 
 class _CrossLayer(nn.Module):
@@ -121,10 +136,3 @@ class _CrossLayer(nn.Module):
         """``[b, n, width]`` to the same shape."""
         x = x + self.attention(self.norm(x), seen, seen, need_weights=False)[0]
         return x + self.after(x)
-
-
-def _start_at_zero(layer: nn.Module) -> None:
-    """Training starts at the compressed tokens, repeated."""
-    assert isinstance(layer, nn.Conv2d | nn.Linear)
-    nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)  # type: ignore[arg-type]

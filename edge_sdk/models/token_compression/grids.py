@@ -12,13 +12,14 @@ from torch import Tensor
 from edge_sdk.errors import ModelError
 
 
-def strides(grid: int, output_grid: int, num_layers: int) -> list[int]:
+def strides(grid: int, output_grid: int, num_layers: int, progressive: bool = False) -> list[int]:
     """The strides of so many layers that take a grid to a smaller one, the largest first.
 
     Args:
         grid: Tokens of a side that enter.
         output_grid: Tokens of a side that leave.
         num_layers: Layers; those that are left over keep the size.
+        progressive: Whether as many layers as can share the way; else the first goes all of it.
 
     Raises:
         ModelError: A number is below 1, or the smaller grid does not divide the larger one.
@@ -36,7 +37,7 @@ def strides(grid: int, output_grid: int, num_layers: int) -> list[int]:
             f"output_grid {output_grid} does not divide the encoder's {grid} x {grid} tokens: give one of "
             f"{_divisors(grid)}."
         )
-    steps = _factors(grid // output_grid)
+    steps = _factors(grid // output_grid) if progressive else [grid // output_grid]
     while len(steps) > num_layers:  # the two smallest become one
         steps = sorted([steps[-1] * steps[-2], *steps[:-2]], reverse=True)
     return [*steps, *[1] * (num_layers - len(steps))]
@@ -56,14 +57,6 @@ def to_grid(tokens: Tensor, grid: int) -> Tensor:
 def to_tokens(maps: Tensor) -> Tensor:
     """``[b, d, g, g]`` as tokens ``[b, n, d]``, row by row."""
     return maps.flatten(2).transpose(1, 2)
-
-
-def convolution(stride: int) -> tuple[int, int]:
-    """Kernel and padding with which a convolution of that stride looks evenly beyond the tokens that it joins."""
-    if stride == 1:
-        return 3, 1
-    kernel = 2 * stride if stride % 2 == 0 else 2 * stride - 1
-    return kernel, (kernel - stride) // 2
 
 
 def _factors(number: int) -> list[int]:

@@ -19,10 +19,12 @@ from edge_sdk.models.base import Fact, Model, Part, Purpose, Sample, only_settin
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from edge_sdk.models.token_compression.compressor import TokenCompressor
+    from edge_sdk.models.token_compression.decoders import AttentionDecoder, ConvDecoder
     from edge_sdk.models.token_compression.encoders import TokenEncoder
+    from edge_sdk.training.config import AnyConfig
 
 _log = logging.getLogger(__name__)
 
@@ -157,11 +159,11 @@ class TokenCompression(Model):
         with torch.no_grad():
             found = torch.cat([self._chained(*pair) for pair in zip(outputs, fp32, strict=True)])
             scores = {"cosine_with_fp32": float(F.cosine_similarity(found, exact, dim=2).mean())}
-            if self._decoder is None or self.is_whole:
+            if self.decoder is None or self.is_whole:
                 return scores
             tokens = torch.cat([_tensor(one, "encoder") for one in fp32])
             for name, compressed in (("", found), ("_fp32", exact)):
-                rebuilt = self._decoder(compressed)
+                rebuilt = self.decoder(compressed)
                 scores[f"reconstruction{name}"] = float(F.cosine_similarity(rebuilt, tokens, dim=2).mean())
         return scores
 
@@ -203,6 +205,8 @@ class TokenCompression(Model):
         import torch
 
         from edge_sdk.models._checkpoint import fill
+        from edge_sdk.models.token_compression._config import Compressor
+        from edge_sdk.models.token_compression._networks import compressor_of
         from edge_sdk.models.token_compression.compressor import TokenCompressor
 
         encoder = self.encoder
@@ -212,23 +216,38 @@ class TokenCompression(Model):
                 torch.manual_seed(self.seed)
                 found = TokenCompressor(encoder.dim, encoder.grid, **self.sizes)
             return found.eval().requires_grad_(False)
-        sizes = dict(self._saved["settings"]["compressor"])
-        found = TokenCompressor(encoder.dim, encoder.grid, sizes.pop("output_grid_size"), **sizes)
+        chosen = self._chosen("compressor", Compressor)
+        found = compressor_of(chosen, encoder.dim, encoder.grid)
         fill(found, self._saved["compressor"], f"the compressor of checkpoint {self.checkpoint}")
         return found.eval().requires_grad_(False)
 
     @cached_property
-    def _decoder(self) -> nn.Module | None:
+    def decoder(self) -> ConvDecoder | AttentionDecoder | None:
+        """What gives the encoder's tokens back, in evaluation mode; None without a checkpoint.
+
+        Raises:
+            ModelError: The checkpoint does not fit.
+        """
         from edge_sdk.models._checkpoint import fill
-        from edge_sdk.models.token_compression.decoders import AttentionDecoder, ConvDecoder
+        from edge_sdk.models.token_compression._config import Autoencoder
+        from edge_sdk.models.token_compression._networks import decoder_of
 
         if self._saved is None:
             return None
-        sizes = dict(self._saved["settings"]["autoencoder"])
-        kind = AttentionDecoder if sizes.pop("use_attention") else ConvDecoder
-        found = kind(self.encoder.dim, self.encoder.grid, self.compressor.output_grid, **sizes)
+        chosen = self._chosen("autoencoder", Autoencoder)
+        found = decoder_of(chosen, self.encoder.dim, self.encoder.grid, self.compressor.output_grid)
         fill(found, self._saved["decoder"], f"the decoder of checkpoint {self.checkpoint}")
         return found.eval().requires_grad_(False)
+
+    def _chosen(self, name: str, kind: type[AnyConfig]) -> AnyConfig:
+        """The settings of a network that the checkpoint holds."""
+        from edge_sdk.training.config import checked
+
+        assert self._saved is not None
+        try:
+            return checked(kind, self._saved["settings"][name])
+        except (KeyError, ModelError) as error:
+            raise ModelError(f"checkpoint {self.checkpoint}, settings of the {name}: {error}") from error
 
     @cached_property
     def _saved(self) -> Mapping[str, Any] | None:

@@ -49,7 +49,8 @@ def pooled(x: torch.Tensor, grid: int, output_grid: int) -> torch.Tensor:
     ],
 )
 def test_the_way_from_one_grid_to_another_has_as_many_steps_as_asked_for(grid, output, layers, expected):
-    assert strides(grid, output, layers) == expected
+    assert strides(grid, output, layers, progressive=True) == expected
+    assert strides(grid, output, layers) == [grid // output, *[1] * (layers - 1)]
 
 
 @pytest.mark.parametrize("grid", [24, 16, 12])
@@ -65,6 +66,16 @@ def test_every_grid_that_divides_is_reached_and_given_back(grid, output):
         assert decoder(DIM, grid, output)(compressed).shape == x.shape
 
 
+@pytest.mark.parametrize(("grid", "output"), [(24, 6), (24, 4), (12, 3)])
+def test_the_grid_may_shrink_and_grow_over_several_steps(grid, output):
+    x = tokens(grid)
+    compressor = trained(TokenCompressor(DIM, grid, output, num_layers=2, progressive=True))
+    decoder = trained(ConvDecoder(DIM, grid, output, num_layers=2, progressive=True))
+    kernels = [layer.stride[0] for layer in compressor.layers if isinstance(layer, nn.Conv2d)]
+    assert len(kernels) == 2 and math.prod(kernels) == grid // output
+    assert decoder(compressor(x)).shape == x.shape
+
+
 def test_training_starts_at_average_pooling_and_its_repetition():
     x = tokens(12)
     compressed = TokenCompressor(DIM, 12, 4)(x)
@@ -76,7 +87,9 @@ def test_training_starts_at_average_pooling_and_its_repetition():
 
 
 def test_without_the_shortcut_the_average_is_not_added():
-    with_it, without = (trained(TokenCompressor(DIM, 12, 4, use_residual=use)) for use in (True, False))
+    with_it, without = (TokenCompressor(DIM, 12, 4, use_residual=use) for use in (True, False))
+    without.load_state_dict(trained(without).state_dict())
+    with_it.load_state_dict(without.state_dict(), strict=False)  # its linear map stays where it starts
     x = tokens(12)
     torch.testing.assert_close(with_it(x) - without(x), pooled(x, 12, 4), rtol=1e-4, atol=1e-4)
 
