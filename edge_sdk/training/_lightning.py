@@ -9,7 +9,7 @@ try:
     from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
     from lightning.fabric.utilities.exceptions import MisconfigurationException
     from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
-    from lightning.pytorch.loggers import TensorBoardLogger
+    from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 except ImportError as error:
     raise MissingDependencyError(
         f"training needs Lightning, which cannot be imported ({error}): pip install 'edge-sdk[train]'."
@@ -18,8 +18,10 @@ except ImportError as error:
 __all__ = [
     "Checkpoint",
     "EarlyStopping",
+    "Logger",
     "MisconfigurationException",
     "TensorBoardLogger",
     "TorchCheckpointIO",
+    "WandbLogger",
     "pl",
 ]

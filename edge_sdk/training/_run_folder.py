@@ -7,6 +7,7 @@ DIR/last.ckpt      all that --resume needs, after each epoch
 DIR/best.pt        the weights of the best epoch
 DIR/pictures/      what that epoch's network does, where its system draws
 DIR/tensorboard/
+DIR/wandb/         files of Weights & Biases, where trainer.wandb asks for them
 ```
 """
 

@@ -49,6 +49,7 @@ class TrainerSettings(Settings):
     precision: Literal["auto", "32-true", "16-mixed", "bf16-mixed"]
     channels_last: bool
     deterministic: bool
+    wandb: Literal["disabled", "offline", "online"] = "disabled"
 
     def check_one_device(self, system: str) -> None:
         """Raises ValueError where a system that trains on one device is given several."""

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from edge_sdk.errors import ModelError
-from edge_sdk.training import SYSTEMS, _ranks
+from edge_sdk.training import SYSTEMS, _ranks, _tracking
 from edge_sdk.training._checkpoint_io import AtomicCheckpointIO
-from edge_sdk.training._lightning import EarlyStopping, MisconfigurationException, TensorBoardLogger, pl
+from edge_sdk.training._lightning import EarlyStopping, Logger, MisconfigurationException, pl
 from edge_sdk.training._progress import Progress
-from edge_sdk.training._run_folder import CONFIG, LAST, TENSORBOARD, RunFolder, read_metrics, start
+from edge_sdk.training._run_folder import CONFIG, LAST, RunFolder, read_metrics, start
 from edge_sdk.training.base import Say, Sweeping, System
 from edge_sdk.training.config import RunConfig, TrainerSettings, compose, read_config
 from edge_sdk.training.faults import mapped
@@ -73,6 +73,7 @@ def train(
 
 def _run(system: System, config: RunConfig, out: Path, resume: bool, say: Say) -> Result:
     """One run, unless it has ended already."""
+    _tracking.check(config)
     if _ranks.is_first() and not (resume and (out / CONFIG).exists()):
         start(out, config)
     if not (resume and read_metrics(out).get("finished")):
@@ -122,24 +123,27 @@ def _set(values: dict[str, Any], key: str, text: str) -> None:
 
 
 def _fit(system: System, config: RunConfig, out: Path, resume: bool, say: Say) -> None:
-    say("reading the data")
     pl.seed_everything(config.seed, workers=True, verbose=False)
-    task = system.task(config, say)
-    folder = RunFolder(out)
-    trainer = _trainer(config, task, folder, out, say)
-    last = out / LAST if resume and (out / LAST).exists() else None
-    say(f"training for {config.total_epochs} epochs" if last is None else f"going on from {last}")
-    try:
-        trainer.fit(task, ckpt_path=last, weights_only=True)
-    except SystemExit:
-        if isinstance(folder.stopped, KeyboardInterrupt):
-            if (out / LAST).exists():
-                say("stopped; the run goes on after its last whole epoch with --resume")
-            raise folder.stopped from None
-        raise
+    with _tracking.tracked(config, out) as loggers:
+        say("reading the data")
+        task = system.task(config, say)
+        folder = RunFolder(out)
+        trainer = _trainer(config, task, folder, out, loggers, say)
+        last = out / LAST if resume and (out / LAST).exists() else None
+        say(f"training for {config.total_epochs} epochs" if last is None else f"going on from {last}")
+        try:
+            trainer.fit(task, ckpt_path=last, weights_only=True)
+        except SystemExit:
+            if isinstance(folder.stopped, KeyboardInterrupt):
+                if (out / LAST).exists():
+                    say("stopped; the run goes on after its last whole epoch with --resume")
+                raise folder.stopped from None
+            raise
 
 
-def _trainer(config: RunConfig, task: Task, folder: RunFolder, out: Path, say: Say) -> pl.Trainer:
+def _trainer(
+    config: RunConfig, task: Task, folder: RunFolder, out: Path, loggers: list[Logger], say: Say
+) -> pl.Trainer:
     chosen = config.trainer
     callbacks: list[pl.Callback] = [Progress(say), folder] if _ranks.is_first() else [folder]
     if config.early_stop.patience:
@@ -158,7 +162,7 @@ def _trainer(config: RunConfig, task: Task, folder: RunFolder, out: Path, say: S
             strategy=chosen.strategy,
             precision=precision(chosen),
             max_epochs=config.total_epochs,
-            logger=TensorBoardLogger(out, name="", version=TENSORBOARD),
+            logger=loggers,
             callbacks=callbacks,
             plugins=[AtomicCheckpointIO()],
             default_root_dir=out,
