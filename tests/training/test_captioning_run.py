@@ -17,6 +17,7 @@ from edge_sdk.models.captioning._data import captioned, scenes
 from edge_sdk.models.captioning._prune import prune_captioner
 from edge_sdk.models.captioning._system import CaptioningSystem
 from edge_sdk.models.captioning.network import Captioner
+from edge_sdk.models.captioning.plugin import Captioning
 from edge_sdk.models.captioning.vocabulary import SPECIAL, Vocabulary
 from edge_sdk.pruning import Recipe
 from edge_sdk.training.run import train
@@ -156,6 +157,8 @@ def test_a_pruned_captioner_is_trained_on_and_its_zeros_stay(run: Run, whole: Pa
     before = Captioner.from_state(load_plain(whole), "best.pt")
     sizes = [sum(value.numel() for value in one.parameters()) for one in (found, before)]
     about = json.loads((folder / "metrics.json").read_text())["pruning"]
+    assert about["recipe"] == load_plain(folder / "best.pt")["facts"]["pruned"] == "struct30+mag20"
+    assert Captioning(checkpoint=str(folder / "best.pt")).facts()["pruned"] == "struct30+mag20"
     assert sizes == [about["parameters"], about["parameters_before"]] and sizes[0] <= 0.7 * sizes[1]
     zeros = sum(int((value == 0).sum()) for value in found.parameters() if value.ndim > 1)
     assert zeros == about["zeros"] > 0.18 * sizes[0]

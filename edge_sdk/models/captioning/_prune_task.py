@@ -120,6 +120,14 @@ class PruningTask(CaptioningTask):
             sensitivity_picture(self.sensitivity, folder / "sensitivity.png", "Captioner: how much each layer bears")
             write_atomic(folder / "sensitivity.json", json.dumps(self.sensitivity.document(), indent=2) + "\n")
 
+    def save_weights(self, path: Path, facts: Mapping[str, str | int | float | bool]) -> None:
+        """Writes the pruned captioner, and the recipe among the facts.
+
+        Raises:
+            StorageError: The disk is full or not ours.
+        """
+        super().save_weights(path, {**facts, "pruned": self.settings.prune.recipe})
+
     def about(self) -> dict[str, Any]:
         """Also how much was pruned."""
         return {**super().about(), "pruning": self.pruning()}

@@ -132,7 +132,10 @@ class Captioning(Model):
         ]
 
     def facts(self) -> Mapping[str, Fact]:
-        """The encoder, how pixels from 0 to 1 are normalised for it, and the words that begin and end a caption."""
+        """The encoder, how pixels from 0 to 1 are normalised for it, and the words that begin and end a caption.
+
+        ``pruned`` is the recipe of a pruned captioner.
+        """
         from edge_sdk.models.captioning.network import LONGEST
 
         encoder, vocabulary = self.captioner.encoder, self.captioner.vocabulary
@@ -141,8 +144,11 @@ class Captioning(Model):
             for name in ("mean", "std")
             for channel, value in zip("rgb", getattr(encoder, name), strict=True)
         }
+        trained = (self._saved or {}).get("facts")
+        recipe = trained.get("pruned") if isinstance(trained, Mapping) else None
         return {
             "encoder": encoder.name,
+            **({"pruned": str(recipe)} if recipe else {}),
             "start_word": vocabulary.start,
             "end_word": vocabulary.end,
             "longest_caption": LONGEST,
