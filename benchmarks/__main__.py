@@ -35,6 +35,7 @@ SUITES = (
     "training",
     "generation",
     "solvers",
+    "pruning",
 )
 ON_REQUEST = ("cuda",)
 """Suites that need what most machines do not have."""

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import compile as compile_suite
-from benchmarks import int8, latency, monitor, overhead, startup
+from benchmarks import int8, latency, monitor, overhead, pruning, startup
 from benchmarks.__main__ import Found
 from benchmarks.__main__ import _exit_code as exit_code
 from benchmarks.__main__ import _run as run_suites
@@ -100,6 +100,16 @@ def test_int8(context, case, scored, figure):
     assert right.name == f"Tiny, onnxruntime: {figure}" and 0 <= right.value <= 1
     assert size.name == "Tiny, onnxruntime: program, INT8 / FP32" and size.value > 0
     assert (right.ci95 is not None) == (scored == "true")
+
+
+@pytest.mark.slow
+def test_pruning(context):
+    pytest.importorskip("torch_pruning", reason="torch-pruning is not installed: pip install 'edge-sdk[train]'")
+    parameters, size, latency = pruning.run(context)
+    assert parameters.name == "Tiny, fp32, onnxruntime: parameters, pruned / whole"
+    assert parameters.value <= parameters.limit.at_most == 0.7
+    assert size.value < 1 and size.limit.at_most == 0.7
+    assert latency.ci95[0] < latency.value < latency.ci95[1] and latency.limit.at_most == 0.85
 
 
 @pytest.mark.slow
