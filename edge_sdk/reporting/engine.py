@@ -30,8 +30,10 @@ def engine_rows(report: Report) -> Iterator[tuple[str, str]]:
 
 def layers_told(layers: Sequence[EngineLayer]) -> str:
     """How many layers an engine has, and from which types they compute."""
-    kinds = Counter("/".join(sorted(layer.inputs)) or "nothing" for layer in layers)
-    told = ", ".join(f"{count} from {kind}" for kind, count in kinds.most_common())
+    kinds = Counter("/".join(sorted(layer.inputs)) for layer in layers)
+    told = ", ".join(
+        f"{count} from {kind}" if kind else f"{count} without a tensor" for kind, count in kinds.most_common()
+    )
     return f"{plural(len(layers), 'layer')}: {told}"
 
 
