@@ -67,7 +67,7 @@ def test_a_file_that_the_runner_did_not_write(tmp_path):
 def test_unknown_runner(request_of):
     message = failure(LocalDevice(), request_of, "onnxruntim")
     assert "unknown runner 'onnxruntim'. Did you mean 'onnxruntime'?" in message
-    assert "Known: aotinductor, executorch, onnxruntime." in message
+    assert "Known: aotinductor, executorch, onnxruntime, tensorrt." in message
 
 
 def test_a_run_that_goes_well(fake, request_of):
