@@ -100,11 +100,11 @@ def add_measure_options(parser: Parser) -> None:
     )
 
 
-def add_out(parser: Parser, what: str, otherwise: str) -> None:
+def add_out(parser: argparse._ActionsContainer, what: str, otherwise: str) -> None:
     """Adds ``--out``.
 
     Args:
-        parser: The verb's parser.
+        parser: The verb's parser, or a group of it.
         what: What the folder gets.
         otherwise: What happens without it.
     """
