@@ -30,7 +30,7 @@ $(VENV)/.installed-bench: setup.py | $(VENV)/bin/python
 	@touch $@
 
 $(VENV)/.installed-dev: setup.py | $(VENV)/bin/python
-	$(PIP) install --editable '.[clip,demo,dev,reference,train,wandb]'
+	$(PIP) install --editable '.[clip,demo,dev,live,reference,train,wandb]'
 	@touch $@
 
 define COPY_PHOTOS

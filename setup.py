@@ -58,6 +58,7 @@ EXTRAS = {
     ],
     "clip": [TORCH, "transformers>=5,<6"],
     "reference": ["cvxpylayers[torch]==1.2.*", "proxsuite>=0.7", "vector-quantize-pytorch>=1.22"],
+    "live": ["opencv-python>=4.10", "pyttsx3>=2.98"],
     "wandb": ["wandb>=0.19"],
     "report": ["jinja2>=3.1", "matplotlib>=3.9"],
     "dev": [

@@ -42,7 +42,7 @@ def edge(capsys, tmp_path, monkeypatch) -> Edge:
         ),
         (
             ("compile", "net.py:build", *DESKTOP, "--runtime", "onnxrt"),
-            "unknown runtime 'onnxrt'. Did you mean 'onnxruntime'? Known: aotinductor, auto, executorch, onnxruntime.",
+            "'onnxrt'. Did you mean 'onnxruntime'? Known: aotinductor, auto, executorch, onnxruntime, tensorrt.",
         ),
         (
             ("compile", "net.py:build", "--target", "xnnpack-cpu", *ORT),

@@ -13,12 +13,13 @@ if TYPE_CHECKING:
     from edge_sdk.pipeline.values import Graph
 
 
-def export(graph: Graph, opset: int) -> onnx.ModelProto:
+def export(graph: Graph, opset: int, advice: str) -> onnx.ModelProto:
     """A PyTorch graph as an ONNX model whose inputs and outputs go by the part's names.
 
     Args:
         graph: The part.
         opset: ONNX's version of the operators.
+        advice: What to try where the exporter refuses it.
 
     Raises:
         ModelError: PyTorch's exporter refuses it.
@@ -51,9 +52,7 @@ def export(graph: Graph, opset: int) -> onnx.ModelProto:
                 verbose=False,
             )
     except Exception as error:
-        raise ModelError(
-            f"part '{graph.name}' cannot be exported to ONNX: {first_cause(error)}. Try another runtime or quantizer."
-        ) from error
+        raise ModelError(f"part '{graph.name}' cannot be exported to ONNX: {first_cause(error)}. {advice}") from error
     finally:
         noise.setLevel(level)
     assert program is not None

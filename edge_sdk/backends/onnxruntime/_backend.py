@@ -144,7 +144,11 @@ class OnnxRuntimeBackend(Backend):
         from edge_sdk.backends.onnxruntime import _rewrites
         from edge_sdk.quantization.base import Data
 
-        model = graph.onnx if graph.onnx is not None else export(graph, OPSET)
+        model = (
+            graph.onnx
+            if graph.onnx is not None
+            else export(graph, OPSET, "Try --runtime executorch, or another quantizer.")
+        )
         model, applied = _rewrites.apply(model, graph, quantized.enabled & frozenset(_ON_ONNX))
         skipped: list[SkippedLayer] = []
         before = model

@@ -39,7 +39,7 @@ def prepare(
 
     method = quantized.quantization.method
     opset = _BF16_OPSET if method == "bf16" else OPSET
-    model = graph.onnx if graph.onnx is not None else export(graph, opset)
+    model = graph.onnx if graph.onnx is not None else export(graph, opset, "Try another runtime or quantizer.")
     # ONNX Runtime, which checks each rewrite, computes no convolutions in BF16.
     enabled = frozenset() if method == "bf16" else quantized.enabled & _ON_ONNX
     model, applied = _rewrites.apply(model, graph, enabled)
