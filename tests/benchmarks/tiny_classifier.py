@@ -27,7 +27,7 @@ class TinyClassifier(Model):
     def parts(self) -> list[Part]:
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            layers = [nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10)]
+            layers = [nn.Conv2d(3, 24, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(24, 10)]
             module = nn.Sequential(*layers).eval()
         return [Part("forward", module, (torch.ones(1, 3, 8, 8),), ("image",), ("logits",))]
 
