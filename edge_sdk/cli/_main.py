@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from edge_sdk.cli._parser import Parser, UsageError, add_output_options, top_parser, verb_parser
@@ -42,11 +42,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0 well, 1 a user's error, 2 usage, 3 device, 4 a gate failed, 130 interrupted.
     """
-    argv = sys.argv[1:] if argv is None else list(argv)
+    return _guarded(_run, sys.argv[1:] if argv is None else list(argv))
+
+
+def program(module: Verb, parser: Parser, argv: Sequence[str] | None = None) -> int:
+    """Runs a program beside ``edge-sdk``, such as a model's own, as if it were a verb.
+
+    Args:
+        module: Its arguments and its work.
+        parser: Of its command line, still without arguments.
+        argv: The arguments after its name; None takes those of the process.
+
+    Returns:
+        The exit code, as of `main`.
+    """
+    return _guarded(lambda rest: _work(module, parser, rest), sys.argv[1:] if argv is None else list(argv))
+
+
+def _guarded(work: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
+    """The exit code of some work; every error becomes one line."""
     as_json = "--json" in argv
     try:
         try:
-            code = _run(argv)
+            code = work(argv)
             sys.stdout.flush()
             return code
         except EdgeSdkError as error:
@@ -71,10 +89,13 @@ def _run(argv: Sequence[str]) -> int:
     if verb is None:
         return 0
     module: Verb = importlib.import_module(f"edge_sdk.cli.{verb}")  # type: ignore[assignment]
-    parser = verb_parser(verb)
+    return _work(module, verb_parser(verb), rest)
+
+
+def _work(module: Verb, parser: Parser, argv: Sequence[str]) -> int:
     module.configure(parser)
     add_output_options(parser)
-    args = parser.parse(rest)
+    args = parser.parse(argv)
     if args is None:
         return 0
     from edge_sdk.cli._chatter import apart

@@ -15,6 +15,7 @@ from edge_sdk.errors import EdgeSdkError, UnsupportedError
 from edge_sdk.models import _features, load_model
 from edge_sdk.models._views import View
 from edge_sdk.models.token_compression import losses, metrics
+from edge_sdk.models.token_compression._command import main
 from edge_sdk.models.token_compression._system import TokenCompressionSystem
 from edge_sdk.models.token_compression._task import TokenCompressionTask, _unscaled
 from edge_sdk.models.token_compression.encoders import load_encoder
@@ -340,3 +341,78 @@ def test_a_checkpoint_of_other_weights_and_settings_beside_one_are_refused(check
     torch.save({"state_dict": {}}, tmp_path / "none.pt")
     with pytest.raises(EdgeSdkError, match="does not hold compressor, decoder, settings, encoder"):
         load_model("token_compression", {"checkpoint": str(tmp_path / "none.pt")}).parts()
+
+
+@pytest.fixture(scope="module")
+def finer(photos: Path, clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of sixteen tokens, as many as the encoder gives."""
+    given = (f"data.root={photos}", f"model.clip.model_name={clip}", *SMALL, "model.compressor.output_grid_size=4")
+    return train("token_compression", given, tmp_path_factory.mktemp("finer") / "run").weights
+
+
+def test_the_command_compresses_a_photo_and_writes_tokens_and_a_picture(
+    checkpoint: Path, photos: Path, tmp_path: Path, capsys
+):
+    photo = photos / "val" / "n01440764" / "0.JPEG"
+    given = ["--checkpoint", str(checkpoint), "--image", str(photo), "--out", str(tmp_path / "out")]
+    assert main([*given, "--target", "jetson-agx-orin", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["tokens"], told["compressed_tokens"], told["ratio"]) == (16, 4, 4)
+    assert (told["bytes"], told["compressed_bytes"]) == (16 * 16 * 2, 4 * 16 * 2)
+    with np.load(tmp_path / "out" / "0.npz") as kept:
+        compressed, grid = kept["compressed"], int(kept["grid"])
+    model = load_model("token_compression", {"checkpoint": str(checkpoint)})
+    sample = model.preprocess(photo)
+    tokens = torch.from_numpy(sample["compressor"]["tokens"])
+    encoder, compressor = (part.module for part in model.parts())
+    torch.testing.assert_close(torch.from_numpy(compressed), compressor(tokens)[0])
+    assert grid == 2 and (tmp_path / "out" / "0.png").read_bytes().startswith(b"\x89PNG")
+    rebuilt = model.decoder(torch.from_numpy(compressed)[None])  # type: ignore[attr-defined]
+    assert told["cosine"] == pytest.approx(float(metrics.cosine(rebuilt, tokens).mean()), abs=1e-5)
+    bounds = told["language_model"]
+    assert bounds["compressor_bound_ms"] > 0
+    assert all(one["with_bound_ms"] < one["without_bound_ms"] for one in bounds["models"])
+    assert main(given) == 0
+    assert "16 as 4, 4 times fewer" in capsys.readouterr().out
+
+
+def test_of_several_checkpoints_the_photo_decides(checkpoint: Path, finer: Path, photos: Path, capsys):
+    given = ["--checkpoint", str(checkpoint), str(finer), "--image", str(photos / "val" / "n01440764" / "0.JPEG")]
+    for tolerance, expected in (("1", 4), ("0", 16)):
+        assert main([*given, "--tolerance", tolerance, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["compressed_tokens"] == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "code", "message"),
+    [
+        (["--image", "no.jpg"], 1, "there is no photo at no.jpg"),
+        (["--checkpoint", "no.pt"], 1, "there is no checkpoint at no.pt"),
+        (["--target", "jetson"], 1, "jetson-agx-orin"),
+        (["--target", "jetson-agx-orin", "--precision", "fp17"], 1, "unknown precision 'fp17'"),
+        (["--tolerance", "2"], 2, "found '2', expected a number from 0 to 1"),
+        (["--images", "x"], 2, "unrecognized arguments: --images"),
+    ],
+)
+def test_what_the_command_cannot_do_is_one_line(checkpoint: Path, photos: Path, capsys, given, code, message):
+    usual = ["--checkpoint", str(checkpoint), "--image", str(photos / "val" / "n01440764" / "0.JPEG")]
+    assert main([*usual, *given]) == code
+    told = capsys.readouterr().err.splitlines()
+    assert message in told[-1] and told[-1].startswith("edge-sdk: error: ")
+
+
+def test_checkpoints_of_different_encoders_are_refused(checkpoint: Path, finer: Path, photos: Path, tmp_path, capsys):
+    content = torch.load(finer, weights_only=True)
+    content["encoder"]["weights"] = "0" * 64
+    torch.save(content, tmp_path / "other.pt")
+    photo = photos / "val" / "n01440764" / "0.JPEG"
+    assert main(["--checkpoint", str(checkpoint), str(tmp_path / "other.pt"), "--image", str(photo)]) == 1
+    assert "tokens of different encoders" in capsys.readouterr().err
+
+
+def test_a_checkpoint_whose_settings_are_damaged_is_told(checkpoint: Path, tmp_path: Path):
+    content = torch.load(checkpoint, weights_only=True)
+    content["settings"]["compressor"]["hidden"] = 3
+    torch.save(content, tmp_path / "odd.pt")
+    with pytest.raises(EdgeSdkError, match="settings of the compressor: unknown setting hidden"):
+        load_model("token_compression", {"checkpoint": str(tmp_path / "odd.pt")}).parts()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor
 
 from edge_sdk._files import write_atomic
-from edge_sdk.models.token_compression.metrics import cosine
+from edge_sdk.models.token_compression.metrics import cosine, pooled
 
 _INCHES = 1.5
 _STEP = 1.12  # from one image to the next, of an image's size
@@ -23,8 +22,10 @@ _DOTS = 90
 _CUT = 0.01  # of a colour's values at either end
 
 
-def draw_tokens(path: Path, photos: np.ndarray, tokens: Tensor, rows: Mapping[str, Tensor], title: str) -> None:
-    """Draws photos over their tokens and what became of these, as a PNG file.
+def draw_tokens(
+    path: Path, photos: np.ndarray, tokens: Tensor, compressed: Tensor, rebuilt: Tensor, title: str
+) -> None:
+    """Draws photos over their tokens, averages of these, compressed ones and what the decoder gives, as a PNG file.
 
     A colour is a place along the three directions in which the encoder's tokens of these photos vary most.
 
@@ -32,8 +33,8 @@ def draw_tokens(path: Path, photos: np.ndarray, tokens: Tensor, rows: Mapping[st
         path: The file; its folder is made.
         photos: uint8 ``[i, s, s, 3]``.
         tokens: The encoder's, ``[i, n, d]``.
-        rows: Name of each row to the tokens that it shows, ``[i, m, d]``. Below those that are as many as the
-            encoder's stands their cosine similarity with these.
+        compressed: ``[i, m, d]``.
+        rebuilt: What the decoder gives, ``[i, n, d]``.
         title: What stands over it.
 
     Raises:
@@ -42,9 +43,16 @@ def draw_tokens(path: Path, photos: np.ndarray, tokens: Tensor, rows: Mapping[st
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    colours, size = _Colours(tokens), photos.shape[1]
-    lines: dict[str, np.ndarray] = {"photo": photos / 255, f"{tokens.shape[1]} tokens\nof the encoder": colours(tokens)}
-    lines |= {name: colours(shown) for name, shown in rows.items()}
+    colours, size, count = _Colours(tokens), photos.shape[1], compressed.shape[1]
+    averages = pooled(tokens, math.isqrt(tokens.shape[1]), math.isqrt(count))
+    lines: dict[str, np.ndarray] = {
+        "photo": photos / 255,
+        f"{tokens.shape[1]} tokens\nof the encoder": colours(tokens),
+        (first := f"{count} averages,\nrepeated"): colours(averages),
+        f"{count} compressed\ntokens": colours(compressed),
+        (second := "decoded\nfrom these"): colours(rebuilt),
+    }
+    alike = {first: cosine(averages, tokens), second: cosine(rebuilt, tokens)}
     figure = Figure(figsize=(_INCHES * len(photos), _INCHES * len(lines)))
     FigureCanvasAgg(figure)
     axes = figure.add_axes((0, 0, 1, 1))
@@ -54,10 +62,9 @@ def draw_tokens(path: Path, photos: np.ndarray, tokens: Tensor, rows: Mapping[st
     for down, name in enumerate(lines):
         top = down * round(_STEP * size)
         axes.text(-0.1 * size, top + size / 2, name, ha="right", va="center", fontsize=8)
-        if name in rows and rows[name].shape == tokens.shape:
-            for place, alike in enumerate(cosine(rows[name], tokens).tolist()):
-                middle = place * round(_STEP * size) + size / 2
-                axes.text(middle, top + 1.01 * size, f"cosine {alike:.3f}", ha="center", va="top", fontsize=7)
+        for place, value in enumerate(alike[name].tolist() if name in alike else []):
+            middle = place * round(_STEP * size) + size / 2
+            axes.text(middle, top + 1.01 * size, f"cosine {value:.3f}", ha="center", va="top", fontsize=7)
     axes.set_title(title, fontsize=9)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=_DOTS, bbox_inches="tight")

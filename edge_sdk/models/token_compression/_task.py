@@ -165,11 +165,22 @@ class TokenCompressionTask(Task):
         found = torch.cat(self._found)
         if not self._pooled:
             pooled = metrics.pooled(tokens, self.grid, self.output_grid)
-            self._pooled = {f"pooled_{name}": value for name, value in self._judged(pooled, tokens).items()}
+            self._pooled = {f"pooled_{name}": value for name, value in self.judged(pooled, tokens).items()}
         distance = {"critic_distance": float(torch.cat(self._distances).mean())}
-        self.metrics = {**self._judged(found, tokens), **distance, **self._pooled}
+        self.metrics = {**self.judged(found, tokens), **distance, **self._pooled}
         self.log_dict({f"val/{name}": value for name, value in self.metrics.items()})
         self._found, self._distances = [], []
+
+    def judged(self, found: Tensor, tokens: Tensor) -> dict[str, float]:
+        """The figures of what tokens to judge with became, both ``[i, n, d]``."""
+        places = torch.tensor(_images.spread(len(tokens), _JUDGED))
+        some, wanted = found[places], tokens[places]
+        return {
+            "cosine": float(metrics.cosine(found, tokens).mean()),
+            "relative_mse": float(metrics.relative_mse(found, tokens).mean()),
+            "retrieval_agreement": metrics.retrieval_agreement(some, wanted),
+            "probe_agreement": metrics.probe_agreement(some, wanted, self.labels[places]),
+        }
 
     def phases(self) -> list[Phase]:
         """Compressor and decoder; the critic has an optimizer of its own."""
@@ -215,19 +226,13 @@ class TokenCompressionTask(Task):
         tokens = self._tokens("val", places)
         compressed = self.compressor(tokens)
         rebuilt = self.network["decoder"](compressed)
-        averages = metrics.pooled(tokens, self.grid, self.output_grid)
-        count, figures = self.output_grid**2, self.metrics
-        rows = {
-            f"{count} averages,\nrepeated": averages,
-            f"{count} compressed\ntokens": compressed,
-            "decoded\nfrom these": rebuilt,
-        }
+        figures = self.metrics
         title = (
-            f"{self.grid**2} tokens as {count}: cosine similarity {figures['cosine']:.3f}, of averages "
+            f"{self.grid**2} tokens as {self.output_grid**2}: cosine similarity {figures['cosine']:.3f}, of averages "
             f"{figures['pooled_cosine']:.3f}, over {len(self._squares)} squares of photos that were not trained on"
         )
-        shown = {name: one.float().cpu() for name, one in rows.items()}
-        draw_tokens(folder / PICTURE, photos, tokens.cpu(), shown, title)
+        tokens, compressed, rebuilt = (one.float().cpu() for one in (tokens, compressed, rebuilt))
+        draw_tokens(folder / PICTURE, photos, tokens, compressed, rebuilt, title)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps the state of the critic's optimizer, and how long encoding took."""
@@ -271,16 +276,6 @@ class TokenCompressionTask(Task):
     def _score(self, compressed: Tensor) -> Tensor:
         with torch.autocast(self.device.type, enabled=False):
             return self.network["critic"](compressed.float())
-
-    def _judged(self, found: Tensor, tokens: Tensor) -> dict[str, float]:
-        places = torch.tensor(_images.spread(len(tokens), _JUDGED))
-        some, wanted = found[places], tokens[places]
-        return {
-            "cosine": float(metrics.cosine(found, tokens).mean()),
-            "relative_mse": float(metrics.relative_mse(found, tokens).mean()),
-            "retrieval_agreement": metrics.retrieval_agreement(some, wanted),
-            "probe_agreement": metrics.probe_agreement(some, wanted, self.labels[places]),
-        }
 
     def _numbers(self, batch: int) -> np.ndarray:
         size = self.settings.training.batch_size

@@ -129,11 +129,14 @@ class DynamicTokenCompressor(nn.Module):
         """Those to choose from, smallest first."""
         return [int(one.output_grid) for one in self.compressors]  # type: ignore[arg-type]
 
+    def left(self, tokens: Tensor) -> Tensor:
+        """The complexity that each of `grids` leaves of each image: ``[len(grids), b]``."""
+        grid = int(self.compressors[0].grid)  # type: ignore[arg-type]
+        return torch.stack([complexity(tokens, grid, one) for one in self.grids])
+
     def choose(self, tokens: Tensor) -> Tensor:
         """The smallest grid whose complexity is within the tolerance, or the largest: int64 ``[b]``."""
-        grid = int(self.compressors[0].grid)  # type: ignore[arg-type]
-        left = torch.stack([complexity(tokens, grid, one) for one in self.grids])
-        fits = left <= self.tolerance
+        fits = self.left(tokens) <= self.tolerance
         fits[-1] = True
         return torch.tensor(self.grids, device=tokens.device)[fits.int().argmax(0)]
 

@@ -195,6 +195,12 @@ class TokenCompression(Model):
             )
         return encoder
 
+    @property
+    def encoder_told(self) -> str:
+        """Name and weights of the encoder that the checkpoint names."""
+        told = self._saved["encoder"] if self._saved is not None else {"name": self.encoder_name, "weights": ""}
+        return f"{told['name']} {str(told['weights'])[:12]}".strip()
+
     @cached_property
     def compressor(self) -> TokenCompressor:
         """The compressor, in evaluation mode.

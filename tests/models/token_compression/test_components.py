@@ -81,8 +81,7 @@ def test_a_picture_is_drawn_of_photos_their_tokens_and_what_became_of_them(tmp_p
     Image = pytest.importorskip("PIL.Image")
     tokens = drawn(2, GRID**2, DIM)
     photos = np.full((2, 32, 32, 3), (200, 30, 30), np.uint8)
-    rows = {"averages": pooled(tokens, GRID, OUT), "few": tokens[:, : OUT**2]}
-    draw_tokens(tmp_path / "pictures" / "tokens.png", photos, tokens, rows, "a title")
+    draw_tokens(tmp_path / "pictures" / "tokens.png", photos, tokens, tokens[:, : OUT**2], tokens, "a title")
     drawn_pixels = np.asarray(Image.open(tmp_path / "pictures" / "tokens.png").convert("RGB")).reshape(-1, 3)
     colours, counts = np.unique(drawn_pixels, axis=0, return_counts=True)
     assert counts[(colours == (200, 30, 30)).all(1)] > 1000, "the photos are in it"
