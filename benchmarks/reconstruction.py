@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import _machine
+from benchmarks._runs import trained
 from benchmarks._turns import in_turns
 
 if TYPE_CHECKING:
@@ -80,7 +80,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _arguments(argv)
     settings = Settings(args.runs.absolute(), args.task, args.epochs, tuple(args.set))
     settings.runs.mkdir(parents=True, exist_ok=True)
-    best = {method: _trained(settings, method) for method in METHODS}
+    best = {
+        method: trained(settings.folder(method), "scq", settings.overrides(method), _say)["best"] for method in METHODS
+    }
     if busy := _machine.busy():
         _say(f"warning: {busy}")
     tasks = {method: _task(settings, method) for method in METHODS}
@@ -97,22 +99,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         (args.docs / f"scq_{settings.task}.png").write_bytes(picture.read_bytes())
     is_better = best[EXACT]["mse"] < best[VQ]["mse"]
     return 0 if is_better and rows[EXACT]["step_ratio"] <= SLOWEST else 4
-
-
-def _trained(settings: Settings, method: str) -> dict[str, float]:
-    """The figures of a run's best epoch: trained now, gone on with, or there already."""
-    folder, overrides = settings.folder(method), settings.overrides(method)
-    told = folder.with_suffix(".settings.json")
-    if told.exists() and json.loads(told.read_text()) != overrides:
-        raise SystemExit(f"{folder} was trained with other settings ({told}): give another folder.")
-    told.write_text(json.dumps(overrides))
-    metrics = folder / "metrics.json"
-    if not (metrics.exists() and json.loads(metrics.read_text())["finished"]):
-        _say(f"training into {folder}: {' '.join(overrides)}")
-        command = [sys.executable, "-m", "edge_sdk", "train", "scq"]
-        command += ["--resume"] if (folder / "config.yaml").exists() else overrides
-        subprocess.run([*command, "--out", str(folder)], check=True, stdout=subprocess.DEVNULL)
-    return json.loads(metrics.read_text())["best"]
 
 
 def _task(settings: Settings, method: str) -> ScqTask:
