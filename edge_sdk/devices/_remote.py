@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import re
+import threading
 import uuid
 from abc import abstractmethod
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -117,6 +118,7 @@ class RemoteDevice(Device):
         self._silence_s = silence_s
         self._session = uuid.uuid4().hex[:16]
         self._lease: Lease | None = None
+        self._pushing = threading.Lock()
         self._used = False
         self._base = ""
         try:
@@ -130,7 +132,8 @@ class RemoteDevice(Device):
         path = path.resolve()
         free = _facts.free_bytes(self.facts.get("space", ""))
         store = Store(self.script, self.uri, free, bool(self.facts.get("gzip")))
-        place = store.push(Tree.of(path))
+        with self._pushing:  # two threads that bring the same file would write to the same unfinished one
+            place = store.push(Tree.of(path))
         return f"{self._base}/{place}" + (f"/{path.name}" if path.is_file() else "")
 
     def run(self, runtime: str, request: RunRequest) -> Generator[Message, None, None]:

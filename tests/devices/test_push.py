@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,18 @@ def test_of_two_folders_with_a_file_in_common_it_is_sent_once(far, tmp_path: Pat
         place = device.push(tmp_path / "two")
         far.link.cut_after(1 << 40)
     assert Path(place, "weights").read_bytes() == shared
+
+
+def test_two_threads_that_push_the_same_folder_do_not_tear_each_others_pieces(far, tmp_path: Path) -> None:
+    folder = tmp_path / "tree"
+    folder.mkdir()
+    for number in range(8):
+        a_file(folder, 200_000, f"{number}.bin")
+    with far.open() as device, ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(device.push, [folder, folder])
+    assert first == second
+    assert all((Path(first) / file.name).read_bytes() == file.read_bytes() for file in folder.iterdir())
+    assert far.left_behind() == []
 
 
 def test_a_push_goes_on_after_a_cut_link(far, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
