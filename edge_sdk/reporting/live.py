@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,7 @@ _COLUMNS = {
 _BAR = 20
 _MOST_ROWS = 16
 _HOT_C = 85.0
-_REASON = 60
+_REASON = 76
 
 
 def monitor_view(view: View) -> RenderableType:
@@ -145,8 +146,8 @@ def _temperatures(reading: Reading) -> str:
 
 
 def _short(reason: str) -> str:
-    """A reason on one line; --json has all of it."""
-    return reason if len(reason) <= _REASON else f"{reason[:_REASON]}..."
+    """A reason on one line, cut between words; --json has all of it."""
+    return textwrap.shorten(reason, _REASON, placeholder=" ...")
 
 
 def _battery(reading: Reading) -> str:

@@ -41,8 +41,8 @@ def test_a_menu_says_what_is_not_available_and_why(offers):
         "=== Choose a model ===",
         "1. Original Model: available",
         "2. Pruned Model (struct 30 % + mag 10 %): not available: there is no checkpoint at "
-        f"{offers.checkpoints['pruned']}; make it from the original as docs/captioning.md tells, or name it with "
-        "--pruned PATH",
+        f"{offers.checkpoints['pruned']}; make it: edge-sdk train captioning method=prune "
+        "prune.checkpoint=runs/captions/best.pt --out runs/captions_pruned, or name another with --pruned PATH",
     ]
     assert [offer.title for offer in offers.precisions] == [
         "FP32 (as trained)",

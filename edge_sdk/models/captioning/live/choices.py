@@ -19,8 +19,9 @@ PRECISIONS = {
 _SHORT = {"fp32": "FP32", "fp16": "FP16", "int8-dynamic": "INT8 dynamic", "int8-static": "INT8 static"}
 PLUGIN = "captioning"
 _MAKE = {
-    "original": "make it: edge-sdk train captioning --out runs/captions",
-    "pruned": "make it from the original as docs/captioning.md tells, or name it with --pruned PATH",
+    "original": "make it: edge-sdk train captioning --out runs/captions, or name another with --checkpoint PATH",
+    "pruned": "make it: edge-sdk train captioning method=prune prune.checkpoint=runs/captions/best.pt "
+    "--out runs/captions_pruned, or name another with --pruned PATH",
 }
 
 
