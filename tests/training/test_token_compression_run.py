@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiny_clip import SMALL, write_clip, write_photos
 
 from edge_sdk.errors import EdgeSdkError, UnsupportedError
 from edge_sdk.models import _features, load_model
@@ -22,13 +23,8 @@ from edge_sdk.models.token_compression.encoders import load_encoder
 from edge_sdk.training.config import compose
 from edge_sdk.training.run import train
 
-transformers = pytest.importorskip("transformers", reason="needs pip install 'edge-sdk[clip]'")
+pytest.importorskip("transformers", reason="needs pip install 'edge-sdk[clip]'")
 
-SMALL = (
-    *("data=imagenet", "training.batch_size=4", "training.epochs=1", "training.n_critic=2", "trainer.accelerator=cpu"),
-    *("model.compressor.output_grid_size=2", "model.compressor.hidden_dim=8", "model.autoencoder.hidden_dim=8"),
-    *("model.discriminator.hidden_dim=8", "training.learning_rate=5e-3"),
-)
 JUDGED = {"cosine", "relative_mse", "retrieval_agreement", "probe_agreement"}
 
 Run = Callable[..., Path]
@@ -36,29 +32,12 @@ Run = Callable[..., Path]
 
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve photos of two classes to train on and eight to judge with, as ImageNet lays them out."""
-    from PIL import Image
-
-    folder = tmp_path_factory.mktemp("imagenet")
-    draw = np.random.default_rng(0)
-    for split, count in (("train", 6), ("val", 4)):
-        for kind in ("n01440764", "n01443537"):
-            (folder / split / kind).mkdir(parents=True)
-            for number in range(count):
-                small = Image.fromarray(draw.integers(0, 256, (6, 6, 3)).astype(np.uint8))
-                small.resize((72, 60), Image.Resampling.BICUBIC).save(folder / split / kind / f"{number}.JPEG")
-    return folder
+    return write_photos(tmp_path_factory.mktemp("imagenet"))
 
 
 @pytest.fixture(scope="session")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A CLIP vision model of random weights with 4 x 4 tokens."""
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-    config = transformers.CLIPVisionConfig(**sizes, image_size=32, patch_size=8)
-    folder = tmp_path_factory.mktemp("clip")
-    transformers.CLIPVisionModel(config).save_pretrained(folder)
-    return folder
+    return write_clip(tmp_path_factory.mktemp("clip"))
 
 
 @pytest.fixture(autouse=True)
